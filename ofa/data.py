@@ -1,0 +1,166 @@
+"""Images to the batches of a training step.
+
+Everything random about a step is drawn from a generator seeded by (seed, step, attempt), so that a
+resumed run sees what the straight one sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ofa.errors import UserError
+from ofa.images import Images, Pixels, open_images, split
+from ofa.preprocessing import LITE0, Preprocessing
+
+__all__ = ["Batch", "Loader", "Splits", "named_data", "splits_of", "to_tensor"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Splits:
+    """Images to train on, images held out of them to choose by, and test images to report on."""
+
+    train: Images
+    held_out: Images
+    test: Images | None
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The same random views of N images at several resolutions.
+
+    x: resolution -> normalized (N, 3, r, r), channels last. labels: (N,).
+    """
+
+    x: dict[int, Tensor]
+    labels: Tensor
+
+
+def to_tensor(pixels: Pixels, preprocessing: Preprocessing = LITE0) -> Tensor:
+    """Normalized (N, 3, H, W), channels last, of (N, H, W, 3) pixels."""
+    return torch.from_numpy(preprocessing.normalize(pixels)).permute(0, 3, 1, 2)
+
+
+def named_data(name: str, cache: Path) -> Path:
+    """The folder of a torchvision data set as ``class/name`` images, downloaded where needed."""
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            f"--data {name} needs torchvision ({error})",
+            fix="pip install torchvision, or give a folder or a zip of images",
+        ) from error
+    try:
+        if name == "imagenette":
+            folder = cache / "imagenette2-160"
+            if not folder.exists():
+                datasets.Imagenette(str(cache), "train", "160px", download=True)
+            return folder
+        folder = cache / "cifar10-images"
+        if not folder.exists():
+            partial = cache / "cifar10-images.partial"
+            for part, train in (("train", True), ("val", False)):
+                source = datasets.CIFAR10(str(cache), train, download=True)
+                for index, (picture, label) in enumerate(source):
+                    target = partial / part / source.classes[label] / f"{index:05d}.png"
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    picture.save(target)
+            partial.rename(folder)
+        return folder
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"--data {name} cannot be downloaded ({error})", fix="give a folder or a zip of images"
+        ) from error
+
+
+def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits:
+    """Open a folder or zip, skip what does not decode, and hold images out of its training part.
+
+    held_out: number of images; at most a fifth of them are taken. Test images come from ``test``,
+    else from the ``val/`` of ``path``. Raises UserError.
+    """
+    found = open_images(path)
+    train, skipped = found["train"].readable()
+    few = np.bincount(train.labels, minlength=len(train.classes)).argmin()
+    if (train.labels == few).sum() < 2:
+        raise UserError(
+            f"class {train.classes[few]!r} has fewer than two readable images", str(path)
+        )
+    tests = found.get("val")
+    if test is not None:
+        tests = open_images(test)["train"]
+        if tests.classes != train.classes:
+            strange = sorted(set(tests.classes) ^ set(train.classes))
+            raise UserError(f"class {strange[0]!r} is in one of {path} and {test} only", "--test")
+    if tests is not None:
+        tests, bad = tests.readable()
+        skipped += bad
+    rest, held = split(train, max(len(train.classes), min(held_out, len(train) // 5)), seed)
+    return Splits(rest, held, tests, tuple(skipped))
+
+
+class Loader:
+    """Random views of training images: crop, flip, brightness and contrast.
+
+    The next steps are prepared in a thread while the current one is computed.
+    """
+
+    def __init__(self, images: Images, seed: int, batch: int, crop: float, jitter: float) -> None:
+        self.images, self.seed, self.batch = images, seed, min(batch, len(images))
+        self.crop, self.jitter = crop, jitter
+        self.steps_per_epoch = len(images) // self.batch
+        self._pool = ThreadPoolExecutor(1)
+
+    def submit(self, step: int, attempt: int, resolutions: Iterable[int]):  # type: ignore[no-untyped-def]
+        """Begin to prepare the batch of a step; ``.result()`` gives it."""
+        return self._pool.submit(self.load, step, attempt, frozenset(resolutions))
+
+    def load(self, step: int, attempt: int, resolutions: Iterable[int]) -> Batch:
+        """The batch of a step at these resolutions."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.images))
+        chosen = order[position * self.batch : (position + 1) * self.batch]
+        rng = np.random.default_rng([self.seed, step, attempt, 2])
+        wanted = sorted(set(resolutions))
+        pixels = {r: np.empty((len(chosen), r, r, 3), np.uint8) for r in wanted}
+        for row, index in enumerate(chosen):
+            picture = self.images.image(int(index))
+            box = random_box(rng, picture.size, self.crop)
+            flip = rng.random() < 0.5
+            for r in wanted:
+                view = picture.resize((r, r), Image.Resampling.BICUBIC, box)
+                array = np.asarray(view)
+                pixels[r][row] = array[:, ::-1] if flip else array
+        scale = rng.uniform(1 - self.jitter, 1 + self.jitter, (2, len(chosen), 1, 1, 1))
+        contrast, brightness = torch.from_numpy(scale.astype(np.float32))
+        x = {}
+        for r in wanted:
+            view = to_tensor(pixels[r])
+            mean = view.mean((1, 2, 3), keepdim=True)
+            x[r] = ((view - mean) * contrast + (mean + 1) * brightness - 1).contiguous(
+                memory_format=torch.channels_last
+            )
+        return Batch(x, torch.from_numpy(self.images.labels[chosen]))
+
+
+def random_box(
+    rng: np.random.Generator, size: tuple[int, int], smallest: float
+) -> tuple[float, float, float, float]:
+    """A crop of at least ``smallest`` of the area, aspect 3/4 to 4/3 (Szegedy et al. 2015)."""
+    width, height = size
+    for _ in range(10):
+        area = width * height * rng.uniform(smallest, 1)
+        aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = np.sqrt(area * aspect), np.sqrt(area / aspect)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return (left, top, left + w, top + h)
+    return (0, 0, width, height)

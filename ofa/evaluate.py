@@ -1,0 +1,106 @@
+"""Recalibrate a subnet's batch norms and score it, in torch.
+
+``specialize.score`` does the same in ONNX Runtime, without torch; the tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ofa.data import to_tensor
+from ofa.elastic import run
+from ofa.images import Images, Pixels
+from ofa.layers import lower, macs
+from ofa.space import Arch, Space
+from ofa.supernet import Subnet
+from ofa.table import tabulate
+from ofa.weights import Array, cut
+
+__all__ = ["Evaluator", "Sampler", "recalibrate"]
+
+BATCH = 64
+
+
+class Sampler:
+    """Draws architectures of a space spread evenly over the logarithm of their MACs.
+
+    Uniform draws crowd in the middle; a supernet must know its corners too.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._macs = tabulate(space, lambda layer: layer.macs)
+
+    def draw(self, rng: np.random.Generator, resolution: int) -> Arch:
+        """One architecture at ``resolution``: of 16 random ones that nearest to a random target."""
+        genotypes = self.space.sample(rng, 16)
+        genotypes[:, 0] = self.space.resolutions.index(resolution)
+        ends = [self.space.smallest(resolution), self.space.largest(resolution)]
+        low, high = np.log(self._macs.price(self.space.encode(ends)))
+        distance = abs(np.log(self._macs.price(genotypes)) - rng.uniform(low, high))
+        return self.space.decode(genotypes[distance.argmin()])
+
+
+@torch.no_grad()
+def recalibrate(
+    space: Space, arch: Arch, shared: Mapping[str, Tensor], batches: Iterator[Tensor]
+) -> dict[str, tuple[Array, Array]]:
+    """Batch-norm statistics of ``arch``: layer name -> (mean, variance).
+
+    Each batch is normalized by its own statistics, as in training; the batches' means and biased
+    variances are averaged (the variance of the batch means is not added, as in the reference).
+    """
+    layers = lower(space, arch)[:-2]
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    count = 0
+    for x in batches:
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        run(layers, lambda layer: cut(layer, shared), x, space.bn_eps, found)
+        for name, (mean, variance) in found.items():
+            old = sums.get(name, (torch.zeros_like(mean), torch.zeros_like(mean)))
+            sums[name] = (old[0] + mean * len(x), old[1] + variance * len(x))
+        count += len(x)
+    return {
+        name: ((mean / count).cpu().numpy(), (variance / count).cpu().numpy())
+        for name, (mean, variance) in sums.items()
+    }
+
+
+class Evaluator:
+    """Scores subnets on fixed images, recalibrated on other fixed images."""
+
+    def __init__(self, recalibration: Images, images: Images) -> None:
+        self.recalibration, self.images = recalibration, images
+        self._pixels: dict[int, tuple[Pixels, Pixels]] = {}
+
+    @torch.no_grad()
+    def accuracy(self, space: Space, arch: Arch, shared: Mapping[str, Tensor]) -> float:
+        """Top-1 in percent of the recalibrated subnet."""
+        if arch.resolution not in self._pixels:
+            self._pixels = {
+                arch.resolution: (
+                    self.recalibration.pixels(arch.resolution),
+                    self.images.pixels(arch.resolution),
+                )
+            }
+        recalibration, pixels = self._pixels[arch.resolution]
+        device = next(iter(shared.values())).device
+        statistics = recalibrate(space, arch, shared, _batches(recalibration, device))
+        arrays = {name: value.detach().cpu().numpy() for name, value in shared.items()}
+        subnet = Subnet.of(space, arch, arrays, statistics).to(device)
+        guesses = [subnet(x).argmax(1).cpu().numpy() for x in _batches(pixels, device)]
+        return float(100 * (np.concatenate(guesses) == self.images.labels).mean())
+
+
+def _batches(pixels: Pixels, device: torch.device) -> Iterator[Tensor]:
+    for start in range(0, len(pixels), BATCH):
+        yield to_tensor(pixels[start : start + BATCH]).to(device)
+
+
+def arch_macs(space: Space, arch: Arch) -> int:
+    """MACs of one architecture."""
+    return macs(lower(space, arch))

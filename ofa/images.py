@@ -1,0 +1,169 @@
+"""Labelled images in a folder or a zip: ``class/name.jpg``, with or without ``train/`` and ``val/``.
+
+An image becomes pixels in one way everywhere: RGB, the whole picture resized straight to
+resolution x resolution by Pillow's antialiased bicubic filter. The filter alone moves accuracy by
+points at small resolutions, so training, scoring and the device share it.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ofa.errors import UserError
+
+__all__ = ["Images", "Pixels", "open_images", "split", "write_zip"]
+
+Pixels = NDArray[np.uint8]
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Names and labels of images, read when asked for.
+
+    names: path of each image below ``source``. labels: (N,) index into ``classes``.
+    """
+
+    source: Path
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    _read: Callable[[str], bytes] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def bytes_of(self, index: int) -> bytes:
+        """The file's bytes."""
+        return self._read(self.names[index])
+
+    def image(self, index: int) -> Image.Image:
+        """The decoded RGB picture. Raises OSError if it cannot be decoded."""
+        return Image.open(io.BytesIO(self.bytes_of(index))).convert("RGB")
+
+    def pixels(self, resolution: int) -> Pixels:
+        """(N, resolution, resolution, 3) uint8 of all images."""
+        result = np.empty((len(self), resolution, resolution, 3), np.uint8)
+
+        def fill(index: int) -> None:
+            picture = self.image(index)
+            if picture.size != (resolution, resolution):
+                picture = picture.resize((resolution, resolution), Image.Resampling.BICUBIC)
+            result[index] = np.asarray(picture)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(fill, range(len(self))))
+        return result
+
+    def take(self, indices: Iterable[int]) -> Images:
+        """Only these images, in this order."""
+        chosen = np.fromiter(indices, np.int64)
+        names = tuple(self.names[i] for i in chosen)
+        return Images(self.source, self.classes, names, self.labels[chosen], self._read)
+
+    def readable(self) -> tuple[Images, list[str]]:
+        """The images that decode, and the names of those that do not."""
+
+        def decodes(index: int) -> bool:
+            try:
+                self.image(index)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                return False
+            return True
+
+        with ThreadPoolExecutor() as pool:
+            good = list(pool.map(decodes, range(len(self))))
+        bad = [name for name, ok in zip(self.names, good, strict=True) if not ok]
+        return self.take(np.flatnonzero(good)), bad
+
+
+def open_images(path: Path) -> dict[str, Images]:
+    """The splits of a folder or zip: ``train`` and, where it has one, ``val``.
+
+    Raises UserError where there is nothing to read, or fewer than two classes.
+    """
+    if not path.exists():
+        raise UserError("no such folder or zip of images", str(path), "expected class/name.jpg in it")
+    if path.is_dir():
+        names = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
+
+        def read(name: str) -> bytes:
+            return (path / name).read_bytes()
+    else:
+        handles = threading.local()  # a ZipFile must not be shared by threads
+
+        def read(name: str) -> bytes:
+            if not hasattr(handles, "zip"):
+                handles.zip = zipfile.ZipFile(path)
+            data: bytes = handles.zip.read(name)
+            return data
+
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = sorted(n for n in archive.namelist() if not n.endswith("/"))
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"not a zip of images ({error})", str(path)) from error
+
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if PurePosixPath(name).suffix.lower() not in _SUFFIXES or len(parts) < 2:
+            continue
+        if any(part.startswith((".", "__MACOSX")) for part in parts):
+            continue
+        top = _SPLITS.get(parts[0].lower()) if len(parts) > 2 else None
+        found.setdefault(top or "", []).append((parts[-2], name))
+    groups = {"train": found[""]} if "train" not in found and "" in found else found
+    if "train" not in groups:
+        raise UserError("no images in it", str(path), "expected class/name.jpg in a folder or zip")
+    classes = tuple(sorted({label for label, _ in groups["train"]}))
+    if len(classes) < 2:
+        raise UserError(
+            f"only one class ({classes[0]!r})", str(path), "put the images of each class in a folder"
+        )
+    result = {}
+    for name in ("train", "val"):
+        if name not in groups:
+            continue
+        pairs = groups[name]
+        strange = {label for label, _ in pairs} - set(classes)
+        if strange:
+            raise UserError(f"class {min(strange)!r} of {name}/ is not in train/", str(path))
+        labels = np.array([classes.index(label) for label, _ in pairs], np.int64)
+        result[name] = Images(path, classes, tuple(n for _, n in pairs), labels, read)
+    return result
+
+
+def split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
+    """(rest, held out): ``count`` images held out, the same number of each class but for rounding."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(images))
+    # Rank of each image within its class, in random order: the lowest ranks are held out.
+    rank = np.empty(len(images), np.int64)
+    for label in range(len(images.classes)):
+        own = order[images.labels[order] == label]
+        rank[own] = np.arange(len(own))
+    held = np.lexsort((order.argsort(), rank))[:count]
+    rest = np.setdiff1d(np.arange(len(images)), held)
+    return images.take(rest), images.take(np.sort(held))
+
+
+def write_zip(path: Path, images: Images, indices: Sequence[int]) -> None:
+    """A zip of ``class/name`` entries with the files' own bytes; equal input, equal bytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for index in sorted(indices, key=lambda i: images.names[i]):
+            name = PurePosixPath(images.names[index]).name
+            entry = f"{images.classes[images.labels[index]]}/{name}"
+            archive.writestr(zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0)), images.bytes_of(index))

@@ -1,0 +1,158 @@
+"""``lower(space, arch)``: the one list of layers that everything else reads.
+
+MACs, latency features, the torch network, ONNX and TFLite are all made from it; no second
+description of a network exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ofa.space import Arch, Space
+
+__all__ = ["INPUT", "Layer", "expanded_width", "lower", "macs", "parameters", "same_padding"]
+
+#: The name by which layers refer to the image.
+INPUT = "input"
+
+Op = Literal["conv", "depthwise", "add", "mean", "linear"]
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operator, with batch norm and activation counted to the convolution before them.
+
+    name: unique in the network, and the prefix of its tensors in the supernet.
+    inputs: names of the layers that it reads (``input`` is the image).
+    in_shape, out_shape: (H, W, C). A ``linear`` layer has H = W = 1.
+    block: (stage, index) of the block that it belongs to; None for stem, head and classifier.
+    """
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    in_shape: Shape
+    out_shape: Shape
+    kernel: int = 1
+    stride: int = 1
+    activation: Literal["none", "relu6"] = "none"
+    block: tuple[int, int] | None = None
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Every convolution is followed by a batch norm; the classifier has a bias."""
+        return self.op in ("conv", "depthwise")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image, of convolutions and matrix products only."""
+        height, width, channels = self.out_shape
+        match self.op:
+            case "conv":
+                return height * width * channels * self.in_shape[2] * self.kernel**2
+            case "depthwise":
+                return height * width * channels * self.kernel**2
+            case "linear":
+                return self.in_shape[2] * channels
+            case _:
+                return 0
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases with the batch norm folded in."""
+        channels = self.out_shape[2]
+        match self.op:
+            case "conv":
+                return channels * (self.in_shape[2] * self.kernel**2 + 1)
+            case "depthwise":
+                return channels * (self.kernel**2 + 1)
+            case "linear":
+                return channels * (self.in_shape[2] + 1)
+            case _:
+                return 0
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """(before, after) of TensorFlow's SAME padding on a side of ``size`` pixels."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def lower(space: Space, arch: Arch) -> tuple[Layer, ...]:
+    """The layers of ``arch``, in order of execution; the last one is the classifier.
+
+    Raises UserError if ``arch`` is not in ``space``.
+    """
+    space.check(arch)
+    layers: list[Layer] = []
+    shape: Shape = (arch.resolution, arch.resolution, 3)
+
+    def emit(
+        name: str,
+        op: Op,
+        channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        relu6: bool = True,
+        block: tuple[int, int] | None = None,
+        shortcut: str | None = None,
+    ) -> None:
+        nonlocal shape
+        previous = layers[-1].name if layers else INPUT
+        out = (-(-shape[0] // stride), -(-shape[1] // stride), channels)
+        if op in ("mean", "linear"):
+            out = (1, 1, channels)
+        layers.append(
+            Layer(
+                name=name,
+                op=op,
+                inputs=(previous,) if shortcut is None else (shortcut, previous),
+                in_shape=shape,
+                out_shape=out,
+                kernel=kernel,
+                stride=stride,
+                activation="relu6" if relu6 else "none",
+                block=block,
+            )
+        )
+        shape = out
+
+    emit("stem", "conv", space.stem, kernel=3, stride=2)
+    for s, (stage, blocks) in enumerate(zip(space.stages, arch.stages, strict=True)):
+        for b, block in enumerate(blocks):
+            at, prefix, start = (s, b), f"s{s}.b{b}", layers[-1].name
+            stride, width = (stage.stride if b == 0 else 1), shape[2]
+            middle = expanded_width(width, block.expand)
+            if block.expand != 1:
+                emit(f"{prefix}.expand", "conv", middle, block=at)
+            emit(f"{prefix}.depthwise", "depthwise", middle, block.kernel, stride, block=at)
+            emit(f"{prefix}.project", "conv", stage.width, relu6=False, block=at)
+            if stride == 1 and width == stage.width:
+                emit(f"{prefix}.add", "add", stage.width, relu6=False, block=at, shortcut=start)
+    emit("head", "conv", space.head)
+    emit("pool", "mean", space.head, relu6=False)
+    emit("classifier", "linear", space.classes, relu6=False)
+    return tuple(layers)
+
+
+def expanded_width(width: int, expand: int) -> int:
+    """Channels inside a block: ``width`` times ``expand``, rounded to a multiple of 8.
+
+    Rounded down by at most a tenth (``make_divisible`` of the MobileNets).
+    """
+    target = width * expand
+    rounded = max(8, int(target + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * target else rounded + 8
+
+
+def macs(layers: Iterable[Layer]) -> int:
+    """Multiply-accumulates of one image."""
+    return sum(layer.macs for layer in layers)
+
+
+def parameters(layers: Iterable[Layer]) -> int:
+    """Parameters with batch norms folded."""
+    return sum(layer.parameters for layer in layers)

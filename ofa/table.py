@@ -1,0 +1,89 @@
+"""Every budget is a table: a quantity of an architecture, looked up block by block.
+
+A quantity that is a sum over layers (latency, MACs, parameters, the accuracy model) or a maximum
+(peak memory) is tabulated once from ``lower()``; a whole population is then priced by indexing.
+
+Axes: N population, P block position, C choice of a block (0 = absent), R resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.layers import Layer, lower
+from ofa.space import Arch, Space
+
+__all__ = ["Table", "tabulate"]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Cost = ``fixed_R[r]`` and ``cost_RPC[r, p, choice]`` over all positions, summed or maximal.
+
+    fixed_R: what every architecture of a resolution costs (stem, head, classifier, constant).
+    cost_RPC: 0 for the absent block (choice 0), inf where a stage has fewer choices.
+    """
+
+    fixed_R: FloatArray
+    cost_RPC: FloatArray
+    reduce: Literal["sum", "max"] = "sum"
+
+    def price(self, genotypes: NDArray[np.integer[Any]]) -> FloatArray:
+        """(N,) cost of each (N, 1 + P) genotype, in the table's unit."""
+        resolutions, positions, choices = self.cost_RPC.shape
+        flat = self.cost_RPC.ravel()
+        total: FloatArray = self.fixed_R[genotypes[:, 0]]
+        start = genotypes[:, 0].astype(np.intp) * (positions * choices)
+        for p in range(positions):
+            cost = flat.take(start + (p * choices) + genotypes[:, 1 + p])
+            total = total + cost if self.reduce == "sum" else np.maximum(total, cost)
+        return total
+
+    def scaled(self, factor: float) -> Table:
+        """The table of ``factor`` times the quantity."""
+        return Table(self.fixed_R * factor, self.cost_RPC * factor, self.reduce)
+
+
+def tabulate(
+    space: Space,
+    price: Callable[[Layer], float],
+    constant: float = 0.0,
+    reduce: Literal["sum", "max"] = "sum",
+) -> Table:
+    """The table of a quantity that is ``price`` summed (or maximal) over the layers.
+
+    ``constant`` is what the network itself adds. A block's layers depend only on the resolution,
+    its position and its own choice, so one pass over the choices fills the table.
+    """
+    combine = sum if reduce == "sum" else max
+    positions = space.positions
+    most = max(len(stage.choices) for stage in space.stages)
+    fixed = np.zeros(len(space.resolutions))
+    cost = np.full((len(space.resolutions), len(positions), 1 + most), np.inf)
+    cost[:, :, 0] = 0.0
+    for r, resolution in enumerate(space.resolutions):
+        for c in range(most):
+            arch = Arch(
+                resolution,
+                tuple(
+                    (stage.choices[min(c, len(stage.choices) - 1)],) * stage.depths[-1]
+                    for stage in space.stages
+                ),
+            )
+            parts: dict[tuple[int, int] | None, list[float]] = {}
+            for layer in lower(space, arch):
+                parts.setdefault(layer.block, []).append(price(layer))
+            fixed[r] = combine([constant, *parts[None]])
+            for p, position in enumerate(positions):
+                if c < len(space.stages[position[0]].choices):
+                    cost[r, p, 1 + c] = combine(parts[position])
+    return Table(fixed, cost, reduce)
+
+

@@ -1,0 +1,403 @@
+"""The training loop: sandwich, distillation, guard, resume.
+
+Every random draw of a step comes from (seed, step, attempt), and the state is saved at fixed steps
+only; so a run that was killed and resumed gives the weights of one that was not, bit for bit on
+one machine with one number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ofa.data import Batch, Loader, Splits
+from ofa.errors import UserError
+from ofa.evaluate import Evaluator, Sampler
+from ofa.recipe import Phase, Recipe
+from ofa.space import Arch, Space
+from ofa.supernet import Supernet
+from ofa.teacher import Teacher
+from ofa.weights import Array, sort_channels
+
+__all__ = ["Progress", "Run", "View", "plan_step"]
+
+SAVE_EVERY = 100  # steps; a kill loses at most these, a collapse rolls back to the last of them
+_MAX_ROLLBACKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One subnet of a step, and its role in the sandwich."""
+
+    role: str
+    arch: Arch
+
+
+def plan_step(
+    phase: Phase, space: Space, sampler: Sampler, rng: np.random.Generator
+) -> tuple[View, ...]:
+    """The subnets of one step, the largest first. ``space`` is the phase's part of the space."""
+
+    def resolution(allowed: tuple[int, ...]) -> int:
+        return int(rng.choice(allowed))
+
+    views = []
+    if rng.random() < phase.largest:
+        allowed = phase.largest_resolutions or space.resolutions
+        views.append(View("largest", space.largest(resolution(allowed))))
+    if rng.random() < phase.smallest:
+        views.append(View("smallest", space.smallest(resolution(space.resolutions))))
+    elif phase.smallest or not (phase.random or views):
+        views.append(View("random", sampler.draw(rng, resolution(space.resolutions))))
+    views += [
+        View("random", sampler.draw(rng, resolution(space.resolutions)))
+        for _ in range(phase.random)
+    ]
+    return tuple(views)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a run tells after each step."""
+
+    step: int
+    steps: int
+    phase: str
+    loss: float
+    lr: float
+    images_per_second: float
+    seconds_left: float
+    note: str = ""
+
+
+class Run:
+    """A training run whose state lives in ``folder``."""
+
+    def __init__(
+        self,
+        space: Space,
+        recipe: Recipe,
+        splits: Splits,
+        start: dict[str, Array],
+        teacher: Teacher | None,
+        folder: Path,
+        *,
+        seed: int = 0,
+        only: Arch | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if recipe.teacher == "pretrained" and teacher is None:
+            raise UserError(
+                f"recipe {recipe.name!r} distils from a published network",
+                fix="add --init efficientnet-lite0, or take --recipe scratch",
+            )
+        self.space, self.recipe, self.splits, self.folder = space, recipe, splits, folder
+        self.seed, self.only, self.device = seed, only, torch.device(device)
+        self.model = Supernet(space, start).to(self.device)
+        self.teacher = teacher.to(self.device) if teacher is not None else None
+        self.loader = Loader(splits.train, seed, recipe.batch, recipe.crop, recipe.jitter)
+        self.step, self.steps, self.attempt, self.rollbacks = 0, 0, 0, 0
+        self.phase_index = -1
+        self.lr_scale = 1.0
+        self.loss, self.best_loss = math.nan, math.inf
+        self.seconds = 0.0
+        self._good: dict[str, Any] | None = None
+
+    # -- state ------------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one that began."""
+        return {
+            "space": asdict(self.space),
+            "recipe": self.recipe.as_dict(),
+            "seed": self.seed,
+            "only": str(self.only) if self.only else None,
+            "classes": list(self.splits.train.classes),
+            "images": len(self.splits.train),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "identity": json.dumps(self.identity, sort_keys=True),
+            "counters": {
+                name: getattr(self, name)
+                for name in (
+                    "step", "steps", "attempt", "rollbacks", "phase_index",
+                    "lr_scale", "loss", "best_loss", "seconds",
+                )
+            },
+            "model": {k: v.detach().clone() for k, v in self.model.shared.items()},
+            "optimizer": _copied(self.optimizer.state_dict()),
+            "threads": torch.get_num_threads(),
+        }  # fmt: skip
+
+    def _restore(self, state: dict[str, Any], counters: bool = True) -> None:
+        if counters:
+            for name, value in state["counters"].items():
+                setattr(self, name, value)
+        with torch.no_grad():
+            for name, value in state["model"].items():
+                self.model.shared[name].copy_(value)
+        self.optimizer = self._new_optimizer()
+        self.optimizer.load_state_dict(_copied(state["optimizer"]))
+
+    def save(self) -> None:
+        """Remember this state, and write it; the file of the last save stays until it is whole."""
+        self._good = self._state()
+        target = self.folder / "state.pt"
+        partial = target.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(self._good, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+
+    def resume(self) -> None:
+        """Continue from the folder's state. Raises UserError where it is of another run."""
+        path = self.folder / "state.pt"
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            identity = json.loads(state["identity"])
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise UserError(f"no training state to resume ({error})", str(path)) from error
+        mine = json.loads(json.dumps(self.identity))
+        for key, value in mine.items():
+            if identity.get(key) != value:
+                raise UserError(
+                    f"the run there has another {key}", str(path), "resume with its own options"
+                )
+        self._restore(state)
+        self._good = state
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def train(self, steps: int, tell: Callable[[Progress], None]) -> None:
+        """Train until ``steps`` are done."""
+        if self._good is None:
+            self.steps = steps
+        ends = self.recipe.phase_ends(self.steps)
+        log = _Log(self.folder / "log.csv", self.step)
+        planned = self._plan(self.step, ends)
+        pending = self._submit(self.step, planned)
+        began, paused = time.monotonic(), self.seconds
+        window: list[tuple[float, int]] = []
+        while self.step < self.steps:
+            index = _phase_of(self.step, ends)
+            if index != self.phase_index:
+                self._begin_phase(index)
+            if self._good is None:
+                self.save()
+            batch: Batch = pending.result()
+            views = planned
+            if self.step + 1 < self.steps:
+                planned = self._plan(self.step + 1, ends)
+                pending = self._submit(self.step + 1, planned)
+            lr = self._lr(ends)
+            loss = self._update(batch, views, lr)
+            self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
+            self.step += 1
+            self.seconds = paused + time.monotonic() - began
+            window = [*window[-50:], (time.monotonic(), len(batch.labels))]
+            speed = sum(n for _, n in window[1:]) / max(window[-1][0] - window[0][0], 1e-9)
+            note = ""
+            if self._collapsed(loss):
+                note = self._roll_back()
+                planned = self._plan(self.step, ends)
+                pending = self._submit(self.step, planned)
+            elif self.step % SAVE_EVERY == 0 or self.step == self.steps:
+                self.best_loss = min(self.best_loss, self.loss)
+                self.save()
+            left = (self.steps - self.step) * len(batch.labels) / speed if len(window) > 1 else 0.0
+            progress = Progress(
+                self.step, self.steps, self.recipe.phases[index].name, self.loss, lr, speed, left, note
+            )
+            log.write(progress, loss, self.seconds)
+            tell(progress)
+
+    def _plan(self, step: int, ends: tuple[int, ...]) -> tuple[View, ...]:
+        rng = np.random.default_rng([self.seed, step, self.attempt, 3])
+        index = _phase_of(step, ends)
+        phase = self.recipe.phases[index]
+        if self.only is not None:
+            return (View("largest", self.only),)
+        space, sampler = self._part(index)
+        return plan_step(phase, space, sampler, rng)
+
+    def _part(self, index: int) -> tuple[Space, Sampler]:
+        cached = getattr(self, "_parts", {})
+        if index not in cached:
+            space = self.recipe.phases[index].restrict(self.space)
+            cached[index] = (space, Sampler(space))
+            self._parts = cached
+        return cached[index]
+
+    def _submit(self, step: int, views: tuple[View, ...]) -> Any:
+        resolutions = {view.arch.resolution for view in views}
+        if self.recipe.teacher == "pretrained":
+            resolutions.add(self.recipe.teacher_resolution)
+        return self.loader.submit(step, self.attempt, resolutions)
+
+    def _begin_phase(self, index: int) -> None:
+        if self.recipe.phases[index].sort and self.only is None:
+            ordered = sort_channels(self.space, {k: v.data for k, v in self.model.shared.items()})
+            with torch.no_grad():
+                for name, value in ordered.items():
+                    self.model.shared[name].copy_(value)
+        self.optimizer = self._new_optimizer()
+        self.phase_index, self.best_loss, self.loss = index, math.inf, math.nan
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        decay, plain = [], []
+        for name, parameter in self.model.shared.items():
+            # Every reader of a projection normalizes away a constant: its bias has no gradient
+            # but rounding noise, which Adam would turn into full steps.
+            if name.endswith("project.bn.bias"):
+                parameter.requires_grad_(False)
+            elif parameter.ndim > 1 and ".to" not in name:
+                decay.append(parameter)
+            else:
+                plain.append(parameter)
+        groups = [
+            {"params": decay, "weight_decay": self.recipe.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.recipe.lr)
+
+    def _lr(self, ends: tuple[int, ...]) -> float:
+        start = ends[self.phase_index - 1] if self.phase_index else 0
+        warm = min(1.0, (self.step - start + 1) / self.recipe.warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+        return self.recipe.lr * self.lr_scale * warm * cosine
+
+    def _update(self, batch: Batch, views: tuple[View, ...], lr: float) -> float:
+        """One optimizer step on all views; returns the mean of their losses."""
+        recipe = self.recipe
+        labels = batch.labels.to(self.device)
+        hard = F.one_hot(labels, self.space.classes).float()
+        dark: Tensor | None = None
+        soft = hard
+        if self.teacher is not None and recipe.teacher == "pretrained":
+            x = batch.x[recipe.teacher_resolution].to(self.device)
+            dark, logits = self.teacher(x)
+            soft = logits.softmax(1)
+        total = 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        for view in views:
+            features = self.model.features(batch.x[view.arch.resolution].to(self.device), view.arch)
+            logits = self.model.classify(features)
+            if recipe.teacher == "largest" and view.role == "largest":
+                loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+                soft = logits.detach().softmax(1)
+            else:
+                loss = F.cross_entropy(logits, recipe.hard * hard + (1 - recipe.hard) * soft)
+            if dark is not None and self.teacher is not None and recipe.dark:
+                loss = loss + recipe.dark * _distance(
+                    self.teacher.dark(features), dark, recipe.temperature
+                )
+            loss.backward()
+            total += float(loss.detach())
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        return total / len(views)
+
+    # -- the guard --------------------------------------------------------------------------
+
+    def _collapsed(self, loss: float) -> bool:
+        return not math.isfinite(loss) or self.loss > 2 * self.best_loss + 1
+
+    def _roll_back(self) -> str:
+        """Return to the last good state, with other draws and half the learning rate."""
+        assert self._good is not None
+        rollbacks, scale = self.rollbacks + 1, self.lr_scale / 2
+        if rollbacks > _MAX_ROLLBACKS:
+            raise UserError(
+                f"training collapsed {rollbacks} times (step {self.step})",
+                str(self.folder),
+                f"the state of step {self._good['counters']['step']} is kept; lower --lr",
+            )
+        at = self.step
+        self._restore(self._good)
+        self.rollbacks = self.attempt = rollbacks
+        self.lr_scale = scale
+        return f"collapse at step {at}: back to step {self.step}, learning rate halved"
+
+    # -- monitoring -------------------------------------------------------------------------
+
+    def watch(self, evaluator: Evaluator, archs: list[Arch]) -> list[tuple[Arch, float]]:
+        """Accuracy in percent of a few subnets on held-out images."""
+        return [(a, evaluator.accuracy(self.space, a, self.model.shared)) for a in archs]
+
+
+def _distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL divergence at a temperature, scaled back by its square (Hinton et al. 2015, sec. 2)."""
+    divergence = F.kl_div(
+        (student / temperature).log_softmax(1),
+        (teacher / temperature).log_softmax(1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return divergence * temperature**2
+
+
+def _phase_of(step: int, ends: tuple[int, ...]) -> int:
+    return next(index for index, end in enumerate(ends) if step < end or index == len(ends) - 1)
+
+
+def _copied(state: Any) -> Any:
+    """A deep copy of nested dicts and lists of tensors and numbers."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_copied(value) for value in state]
+    return state
+
+
+class _Log:
+    """``log.csv``, and TensorBoard events where it is installed."""
+
+    FIELDS = ("step", "phase", "loss", "smoothed_loss", "lr", "images_per_second", "seconds")
+
+    def __init__(self, path: Path, step: int) -> None:
+        rows: list[list[str]] = []
+        if step and path.exists():  # a resumed run repeats the steps after the last save
+            with path.open() as file:
+                rows = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= step]
+        self._file = path.open("w", newline="")
+        self._csv = csv.writer(self._file)
+        self._csv.writerow(self.FIELDS)
+        self._csv.writerows(rows)
+        self._board: Any = None
+        with contextlib.suppress(ImportError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=step)
+
+    def write(self, progress: Progress, loss: float, seconds: float) -> None:
+        p = progress
+        self._csv.writerow(
+            [p.step, p.phase, f"{loss:.5f}", f"{p.loss:.5f}", f"{p.lr:.3e}",
+             f"{p.images_per_second:.1f}", f"{seconds:.1f}"]
+        )  # fmt: skip
+        self._file.flush()
+        if self._board is not None:
+            self._board.add_scalar("loss", loss, p.step)
+            self._board.add_scalar("lr", p.lr, p.step)
+            self._board.add_scalar("images_per_second", p.images_per_second, p.step)

@@ -1,0 +1,127 @@
+"""Which slice of which shared tensor a layer uses.
+
+Width is a prefix of channels, depth a prefix of blocks, a small kernel the centre of the large
+one passed through a learned matrix (Cai et al. 2020, sec. 3.3). ``cut`` says so with indexing and
+``@`` only, so that the same code gives torch tensors with gradients (the supernet's forward) and
+numpy views (``extract``).
+
+Tensor names are ``<layer name>.<part>``; convolutions are stored (out, in / groups, k, k):
+
+    stem.weight  stem.bn.weight  stem.bn.bias        s1.b0.expand.weight  ...
+    s1.b0.depthwise.weight (largest kernel)          s1.b0.depthwise.to3 (9, 9)
+    classifier.weight  classifier.bias
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.layers import Layer, lower
+from ofa.space import Space
+
+__all__ = ["Array", "Statistics", "Weights", "cut", "extract", "fold", "shapes", "sort_channels"]
+
+Array = NDArray[np.float32]
+#: Layer name -> its own tensors: weight, gamma and beta, or weight and bias.
+Weights = dict[str, dict[str, Array]]
+#: Layer name -> (mean, variance) of its batch norm, each (C,).
+Statistics = Mapping[str, tuple[Array, Array]]
+
+
+def shapes(space: Space) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every shared tensor of a supernet."""
+    result: dict[str, tuple[int, ...]] = {}
+    for layer in lower(space, space.largest()):
+        out, into = layer.out_shape[2], layer.in_shape[2]
+        if layer.op == "linear":
+            result |= {f"{layer.name}.weight": (out, into), f"{layer.name}.bias": (out,)}
+        elif layer.has_batch_norm:
+            into = 1 if layer.op == "depthwise" else into
+            result |= {
+                f"{layer.name}.weight": (out, into, layer.kernel, layer.kernel),
+                f"{layer.name}.bn.weight": (out,),
+                f"{layer.name}.bn.bias": (out,),
+            }
+            if layer.op == "depthwise" and layer.block is not None:
+                for kernel in space.stages[layer.block[0]].kernels[:-1]:
+                    result[f"{layer.name}.to{kernel}"] = (kernel**2, kernel**2)
+    return result
+
+
+def cut(layer: Layer, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of ``layer``, cut out of the shared ones (all torch, or all numpy)."""
+    out, into = layer.out_shape[2], layer.in_shape[2]
+    weight = shared[f"{layer.name}.weight"]
+    match layer.op:
+        case "linear":
+            return {"weight": weight, "bias": shared[f"{layer.name}.bias"]}
+        case "conv":
+            weight = weight[:out, :into]
+        case "depthwise":
+            weight = weight[:out]
+            while weight.shape[-1] > layer.kernel:
+                side = weight.shape[-1] - 2
+                matrix = shared[f"{layer.name}.to{side}"]
+                centre = weight[:, :, 1:-1, 1:-1].reshape(out, side**2)
+                weight = (centre @ matrix.T).reshape(out, 1, side, side)
+        case _:
+            raise ValueError(f"{layer.op} has no weights")
+    return {
+        "weight": weight,
+        "gamma": shared[f"{layer.name}.bn.weight"][:out],
+        "beta": shared[f"{layer.name}.bn.bias"][:out],
+    }
+
+
+def extract(layers: Iterable[Layer], shared: Mapping[str, Array]) -> Weights:
+    """Every layer's own tensors: views into ``shared`` but for transformed kernels."""
+    return {
+        layer.name: cut(layer, shared)
+        for layer in layers
+        if layer.has_batch_norm or layer.op == "linear"
+    }
+
+
+def fold(layers: Iterable[Layer], weights: Weights, statistics: Statistics, eps: float) -> Weights:
+    """Weights and biases that hold the batch norms: layer name -> {weight, bias}, float32."""
+    folded: Weights = {}
+    for layer in layers:
+        if not (layer.has_batch_norm or layer.op == "linear"):
+            continue
+        own = weights[layer.name]
+        if layer.op == "linear":
+            folded[layer.name] = {key: np.asarray(own[key], np.float32) for key in own}
+            continue
+        mean, variance = (np.asarray(value, np.float64) for value in statistics[layer.name])
+        scale = own["gamma"] / np.sqrt(variance + eps)
+        folded[layer.name] = {
+            "weight": (own["weight"] * scale[:, None, None, None]).astype(np.float32),
+            "bias": (own["beta"] - mean * scale).astype(np.float32),
+        }
+    return folded
+
+
+def sort_channels(space: Space, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Shared tensors with the channels inside each block sorted by importance, largest first.
+
+    Importance is the L1 norm of the projection's weights that read a channel (Cai et al. 2020,
+    sec. 3.3). The function of the supernet at full width is unchanged; every smaller width then
+    keeps the channels that matter most. Run it once, before widths open.
+    """
+    result = dict(shared)
+    for s, b in space.positions:
+        prefix = f"s{s}.b{b}"
+        if f"{prefix}.expand.weight" not in shared:
+            continue
+        order = (-abs(shared[f"{prefix}.project.weight"]).sum((0, 2, 3))).argsort()
+        for name in ("expand", "depthwise"):
+            for part in ("weight", "bn.weight", "bn.bias"):
+                key = f"{prefix}.{name}.{part}"
+                result[key] = shared[key][order]
+        key = f"{prefix}.project.weight"
+        result[key] = shared[key][:, order]
+    return result
