@@ -7,7 +7,7 @@ resumed run sees what the straight one sees.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,22 @@ from ofa.errors import UserError
 from ofa.images import Images, Pixels, open_images, split
 from ofa.preprocessing import LITE0, Preprocessing
 
-__all__ = ["Batch", "Loader", "Splits", "named_data", "splits_of", "to_tensor"]
+__all__ = ["LABELS", "Batch", "Loader", "Splits", "named_data", "splits_of", "to_tensor"]
+
+
+#: Names for people of data sets whose folders are named otherwise.
+LABELS = {
+    "n01440764": "tench",
+    "n02102040": "English springer",
+    "n02979186": "cassette player",
+    "n03000684": "chain saw",
+    "n03028079": "church",
+    "n03394916": "French horn",
+    "n03417042": "garbage truck",
+    "n03425413": "gas pump",
+    "n03445777": "golf ball",
+    "n03888257": "parachute",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +134,7 @@ class Loader:
         self.steps_per_epoch = len(images) // self.batch
         self._pool = ThreadPoolExecutor(1)
 
-    def submit(self, step: int, attempt: int, resolutions: Iterable[int]):  # type: ignore[no-untyped-def]
+    def submit(self, step: int, attempt: int, resolutions: Iterable[int]) -> Future[Batch]:
         """Begin to prepare the batch of a step; ``.result()`` gives it."""
         return self._pool.submit(self.load, step, attempt, frozenset(resolutions))
 
@@ -143,9 +158,9 @@ class Loader:
         contrast, brightness = torch.from_numpy(scale.astype(np.float32))
         x = {}
         for r in wanted:
-            view = to_tensor(pixels[r])
-            mean = view.mean((1, 2, 3), keepdim=True)
-            x[r] = ((view - mean) * contrast + (mean + 1) * brightness - 1).contiguous(
+            plain = to_tensor(pixels[r])
+            mean = plain.mean((1, 2, 3), keepdim=True)
+            x[r] = ((plain - mean) * contrast + (mean + 1) * brightness - 1).contiguous(
                 memory_format=torch.channels_last
             )
         return Batch(x, torch.from_numpy(self.images.labels[chosen]))

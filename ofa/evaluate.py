@@ -14,35 +14,12 @@ from torch import Tensor
 from ofa.data import to_tensor
 from ofa.elastic import run
 from ofa.images import Images, Pixels
-from ofa.layers import lower, macs
+from ofa.layers import lower
 from ofa.space import Arch, Space
 from ofa.supernet import Subnet
-from ofa.table import tabulate
-from ofa.weights import Array, cut
+from ofa.weights import RECALIBRATION_BATCH, Array, cut
 
-__all__ = ["Evaluator", "Sampler", "recalibrate"]
-
-BATCH = 64
-
-
-class Sampler:
-    """Draws architectures of a space spread evenly over the logarithm of their MACs.
-
-    Uniform draws crowd in the middle; a supernet must know its corners too.
-    """
-
-    def __init__(self, space: Space) -> None:
-        self.space = space
-        self._macs = tabulate(space, lambda layer: layer.macs)
-
-    def draw(self, rng: np.random.Generator, resolution: int) -> Arch:
-        """One architecture at ``resolution``: of 16 random ones that nearest to a random target."""
-        genotypes = self.space.sample(rng, 16)
-        genotypes[:, 0] = self.space.resolutions.index(resolution)
-        ends = [self.space.smallest(resolution), self.space.largest(resolution)]
-        low, high = np.log(self._macs.price(self.space.encode(ends)))
-        distance = abs(np.log(self._macs.price(genotypes)) - rng.uniform(low, high))
-        return self.space.decode(genotypes[distance.argmin()])
+__all__ = ["Evaluator", "recalibrate"]
 
 
 @torch.no_grad()
@@ -97,10 +74,5 @@ class Evaluator:
 
 
 def _batches(pixels: Pixels, device: torch.device) -> Iterator[Tensor]:
-    for start in range(0, len(pixels), BATCH):
-        yield to_tensor(pixels[start : start + BATCH]).to(device)
-
-
-def arch_macs(space: Space, arch: Arch) -> int:
-    """MACs of one architecture."""
-    return macs(lower(space, arch))
+    for start in range(0, len(pixels), RECALIBRATION_BATCH):
+        yield to_tensor(pixels[start : start + RECALIBRATION_BATCH]).to(device)

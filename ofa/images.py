@@ -1,4 +1,4 @@
-"""Labelled images in a folder or a zip: ``class/name.jpg``, with or without ``train/`` and ``val/``.
+"""Labelled images, ``class/name.jpg``, in a folder or zip with or without ``train/`` and ``val/``.
 
 An image becomes pixels in one way everywhere: RGB, the whole picture resized straight to
 resolution x resolution by Pillow's antialiased bicubic filter. The filter alone moves accuracy by
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -95,7 +95,9 @@ def open_images(path: Path) -> dict[str, Images]:
     Raises UserError where there is nothing to read, or fewer than two classes.
     """
     if not path.exists():
-        raise UserError("no such folder or zip of images", str(path), "expected class/name.jpg in it")
+        raise UserError(
+            "no such folder or zip of images", str(path), "expected class/name.jpg in it"
+        )
     if path.is_dir():
         names = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
 
@@ -131,7 +133,9 @@ def open_images(path: Path) -> dict[str, Images]:
     classes = tuple(sorted({label for label, _ in groups["train"]}))
     if len(classes) < 2:
         raise UserError(
-            f"only one class ({classes[0]!r})", str(path), "put the images of each class in a folder"
+            f"only one class ({classes[0]!r})",
+            str(path),
+            "put the images of each class in a folder",
         )
     result = {}
     for name in ("train", "val"):
@@ -147,7 +151,7 @@ def open_images(path: Path) -> dict[str, Images]:
 
 
 def split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
-    """(rest, held out): ``count`` images held out, the same number of each class but for rounding."""
+    """(rest, held out): ``count`` images held out, the same number of each class if possible."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(images))
     # Rank of each image within its class, in random order: the lowest ranks are held out.
@@ -160,10 +164,14 @@ def split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
     return images.take(rest), images.take(np.sort(held))
 
 
-def write_zip(path: Path, images: Images, indices: Sequence[int]) -> None:
-    """A zip of ``class/name`` entries with the files' own bytes; equal input, equal bytes."""
+def write_zip(path: Path, parts: Mapping[str, Images]) -> None:
+    """A zip of ``prefix class/name`` entries with the files' own bytes; equal input, equal bytes.
+
+    parts: prefix ("" or like "train/") -> images.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for index in sorted(indices, key=lambda i: images.names[i]):
-            name = PurePosixPath(images.names[index]).name
-            entry = f"{images.classes[images.labels[index]]}/{name}"
-            archive.writestr(zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0)), images.bytes_of(index))
+        for prefix, images in parts.items():
+            for index, name in enumerate(images.names):
+                entry = f"{prefix}{images.classes[images.labels[index]]}/{PurePosixPath(name).name}"
+                info = zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0))
+                archive.writestr(info, images.bytes_of(index))

@@ -83,7 +83,7 @@ class Supernet(nn.Module):
     def numpy(self) -> dict[str, Array]:
         """The shared tensors as numpy arrays (copies)."""
         return {
-            name: np.ascontiguousarray(value.detach().cpu().numpy())
+            name: np.array(value.detach().cpu().numpy(), order="C")
             for name, value in self._shared.items()
         }
 

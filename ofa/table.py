@@ -37,7 +37,7 @@ class Table:
 
     def price(self, genotypes: NDArray[np.integer[Any]]) -> FloatArray:
         """(N,) cost of each (N, 1 + P) genotype, in the table's unit."""
-        resolutions, positions, choices = self.cost_RPC.shape
+        _, positions, choices = self.cost_RPC.shape
         flat = self.cost_RPC.ravel()
         total: FloatArray = self.fixed_R[genotypes[:, 0]]
         start = genotypes[:, 0].astype(np.intp) * (positions * choices)
@@ -85,5 +85,3 @@ def tabulate(
                 if c < len(space.stages[position[0]].choices):
                     cost[r, p, 1 + c] = combine(parts[position])
     return Table(fixed, cost, reduce)
-
-

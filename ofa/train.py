@@ -25,8 +25,8 @@ from torch import Tensor
 
 from ofa.data import Batch, Loader, Splits
 from ofa.errors import UserError
-from ofa.evaluate import Evaluator, Sampler
 from ofa.recipe import Phase, Recipe
+from ofa.sampling import Sampler
 from ofa.space import Arch, Space
 from ofa.supernet import Supernet
 from ofa.teacher import Teacher
@@ -115,6 +115,8 @@ class Run:
         self.loss, self.best_loss = math.nan, math.inf
         self.seconds = 0.0
         self._good: dict[str, Any] | None = None
+        self._parts: dict[int, tuple[Space, Sampler]] = {}
+        self.optimizer = self._new_optimizer()
 
     # -- state ------------------------------------------------------------------------------
 
@@ -186,11 +188,14 @@ class Run:
     # -- the loop ---------------------------------------------------------------------------
 
     def train(self, steps: int, tell: Callable[[Progress], None]) -> None:
-        """Train until ``steps`` are done."""
+        """Train until ``steps`` are done (a resumed run: until the steps that it began with)."""
         if self._good is None:
             self.steps = steps
+        with contextlib.closing(_Log(self.folder / "log.csv", self.step)) as log:
+            self._train(log, tell)
+
+    def _train(self, log: _Log, tell: Callable[[Progress], None]) -> None:
         ends = self.recipe.phase_ends(self.steps)
-        log = _Log(self.folder / "log.csv", self.step)
         planned = self._plan(self.step, ends)
         pending = self._submit(self.step, planned)
         began, paused = time.monotonic(), self.seconds
@@ -223,10 +228,28 @@ class Run:
                 self.save()
             left = (self.steps - self.step) * len(batch.labels) / speed if len(window) > 1 else 0.0
             progress = Progress(
-                self.step, self.steps, self.recipe.phases[index].name, self.loss, lr, speed, left, note
+                self.step,
+                self.steps,
+                self.recipe.phases[index].name,
+                self.loss,
+                lr,
+                speed,
+                left,
+                note,
             )
             log.write(progress, loss, self.seconds)
             tell(progress)
+
+    def seconds_per_step(self, probes: int = 12) -> float:
+        """Measured by updates spread over the phases, at a learning rate of zero."""
+        ends = self.recipe.phase_ends(probes)
+        taken: list[float] = []
+        for probe in range(probes):
+            began = time.monotonic()
+            views = self._plan(probe, ends)
+            self._update(self._submit(probe, views).result(), views, 0.0)
+            taken.append(time.monotonic() - began)
+        return float(np.mean(taken[1:]))
 
     def _plan(self, step: int, ends: tuple[int, ...]) -> tuple[View, ...]:
         rng = np.random.default_rng([self.seed, step, self.attempt, 3])
@@ -238,12 +261,10 @@ class Run:
         return plan_step(phase, space, sampler, rng)
 
     def _part(self, index: int) -> tuple[Space, Sampler]:
-        cached = getattr(self, "_parts", {})
-        if index not in cached:
+        if index not in self._parts:
             space = self.recipe.phases[index].restrict(self.space)
-            cached[index] = (space, Sampler(space))
-            self._parts = cached
-        return cached[index]
+            self._parts[index] = (space, Sampler(space))
+        return self._parts[index]
 
     def _submit(self, step: int, views: tuple[View, ...]) -> Any:
         resolutions = {view.arch.resolution for view in views}
@@ -308,7 +329,7 @@ class Run:
                 loss = loss + recipe.dark * _distance(
                     self.teacher.dark(features), dark, recipe.temperature
                 )
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -336,12 +357,6 @@ class Run:
         self.rollbacks = self.attempt = rollbacks
         self.lr_scale = scale
         return f"collapse at step {at}: back to step {self.step}, learning rate halved"
-
-    # -- monitoring -------------------------------------------------------------------------
-
-    def watch(self, evaluator: Evaluator, archs: list[Arch]) -> list[tuple[Arch, float]]:
-        """Accuracy in percent of a few subnets on held-out images."""
-        return [(a, evaluator.accuracy(self.space, a, self.model.shared)) for a in archs]
 
 
 def _distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -401,3 +416,8 @@ class _Log:
             self._board.add_scalar("loss", loss, p.step)
             self._board.add_scalar("lr", p.lr, p.step)
             self._board.add_scalar("images_per_second", p.images_per_second, p.step)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()

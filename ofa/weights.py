@@ -23,7 +23,20 @@ from numpy.typing import NDArray
 from ofa.layers import Layer, lower
 from ofa.space import Space
 
-__all__ = ["Array", "Statistics", "Weights", "cut", "extract", "fold", "shapes", "sort_channels"]
+__all__ = [
+    "RECALIBRATION_BATCH",
+    "Array",
+    "Statistics",
+    "Weights",
+    "cut",
+    "extract",
+    "fold",
+    "shapes",
+    "sort_channels",
+]
+
+#: Images a batch when batch norms are recalibrated: a subnet's statistics depend on it slightly.
+RECALIBRATION_BATCH = 32
 
 Array = NDArray[np.float32]
 #: Layer name -> its own tensors: weight, gamma and beta, or weight and bias.

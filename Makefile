@@ -1,0 +1,26 @@
+VENV ?= .venv
+PYTHON = $(VENV)/bin/python
+
+.PHONY: install check fix test test-fast bench
+
+install:
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -e '.[test]'
+
+check:
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+fix:
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+test:
+	$(PYTHON) -m pytest
+
+test-fast:
+	$(PYTHON) -m pytest -m 'not slow'
+
+bench:
+	for script in tests/bench/bench_*.py; do $(PYTHON) $$script || exit 1; done

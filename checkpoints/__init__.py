@@ -1,0 +1,1 @@
+"""Trained supernets, each a folder; ``ofa.checkpoint`` reads them."""

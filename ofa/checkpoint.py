@@ -1,0 +1,216 @@
+"""A checkpoint is a folder: what a trained supernet is, how it was made, and what it reaches.
+
+    weights.safetensors   shared tensors, float16; space, classes, labels, preprocessing as JSON
+    card.json             recipe, seed, data, time, machine, versions, results; SHA-256 of the rest
+    subnets.csv           evaluated subnets: arch, macs, accuracy (percent), n (images)
+    calibration.zip       train/: images to recalibrate batch norms with; val/: held-out images to
+                          choose subnets by
+    test.zip              images to report accuracy on, never used to choose anything
+
+It loads without running any code of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ofa.errors import UserError
+from ofa.images import Images, open_images
+from ofa.preprocessing import Preprocessing
+from ofa.space import Arch, Genotypes, Space, Stage
+from ofa.weights import Array, shapes
+
+__all__ = ["Checkpoint", "Evaluated", "find_checkpoint", "read_checkpoint", "write_checkpoint"]
+
+FORMAT = "ofa-checkpoint/1"
+_HASHED = ("weights.safetensors", "subnets.csv", "calibration.zip", "test.zip")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluated:
+    """Evaluated subnets: genotypes (N, 1 + P), accuracy (N,) in percent, images (N,)."""
+
+    genotypes: Genotypes
+    accuracy: NDArray[np.float64]
+    images: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A supernet ready to be specialized.
+
+    classes: the folder names of the data, in order; labels: their names for people.
+    tensors: the shared tensors of ``ofa.weights``, float32.
+    """
+
+    path: Path
+    space: Space
+    classes: tuple[str, ...]
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    tensors: dict[str, Array]
+    evaluated: Evaluated
+    card: dict[str, Any]
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    def samples(self) -> tuple[Images, Images]:
+        """Images to recalibrate with, and held-out images to choose by."""
+        found = self._images("calibration.zip")
+        if "val" not in found:
+            raise UserError("it has no held-out images (val/)", str(self.path / "calibration.zip"))
+        return found["train"], found["val"]
+
+    def test(self) -> Images:
+        """Images to report on."""
+        return self._images("test.zip")["train"]
+
+    def _images(self, file: str) -> dict[str, Images]:
+        found = open_images(self.path / file)
+        if found["train"].classes != tuple(sorted(self.classes)):
+            raise UserError("its classes are not the checkpoint's", str(self.path / file))
+        return found
+
+
+def find_checkpoint(name: str) -> Path:
+    """The folder of a shipped checkpoint, or the folder at that path. Raises UserError."""
+    import checkpoints
+
+    shipped = Path(next(iter(checkpoints.__path__)))
+    for path in (shipped / name, Path(name)):
+        if (path / "weights.safetensors").is_file():
+            return path
+    names = sorted(p.parent.name for p in shipped.glob("*/weights.safetensors"))
+    raise UserError(
+        f"no checkpoint {name!r} (--checkpoint)", fix=f"shipped: {', '.join(names) or 'none'}"
+    )
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a checkpoint folder. Raises UserError, naming the file and what is wrong."""
+    try:
+        card = json.loads((path / "card.json").read_text())
+        hashes = card["sha256"]
+        for name in _HASHED:
+            if name in hashes and _sha256(path / name) != hashes[name]:
+                raise UserError(
+                    "the file is not the one that card.json describes (truncated or changed)",
+                    str(path / name),
+                    "copy the checkpoint again",
+                )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"not a readable checkpoint ({error})", str(path)) from error
+    file = path / "weights.safetensors"
+    try:
+        with safe_open(file, "numpy") as source:
+            metadata = source.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise UserError(
+                    f"format {metadata.get('format')!r}, expected {FORMAT!r}",
+                    str(file),
+                    "train or convert it with this version",
+                )
+            space = space_from_dict(json.loads(metadata["space"]))
+            tensors = {
+                key: source.get_tensor(key).astype(np.float32)
+                for key in source.keys()  # noqa: SIM118 - not a mapping
+            }
+            classes = tuple(json.loads(metadata["classes"]))
+            labels = tuple(json.loads(metadata["labels"]))
+            preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"not a checkpoint's weights ({error})", str(file)) from error
+    wanted = shapes(space)
+    for key, shape in wanted.items():
+        if key not in tensors or tensors[key].shape != shape:
+            has = tensors[key].shape if key in tensors else "missing"
+            raise UserError(f"tensor {key!r} is {has}, the space needs {shape}", str(file))
+    return Checkpoint(
+        path, space, classes, labels, preprocessing, tensors,
+        read_evaluated(path / "subnets.csv", space), card, _sha256(file),
+    )  # fmt: skip
+
+
+def write_checkpoint(
+    path: Path,
+    *,
+    space: Space,
+    classes: Sequence[str],
+    labels: Sequence[str],
+    preprocessing: Preprocessing,
+    tensors: Mapping[str, Array],
+    card: Mapping[str, Any],
+    evaluated: Sequence[tuple[Arch, int, float, int]],
+    files: Mapping[str, Path],
+) -> None:
+    """Write a checkpoint folder; its files appear under their names only when all are whole.
+
+    evaluated: (architecture, MACs, accuracy in percent, images). files: calibration.zip, test.zip.
+    Same content, same bytes.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path, prefix=".partial-") as name:
+        partial = Path(name)
+        metadata = {
+            "format": FORMAT,
+            "space": json.dumps(asdict(space)),
+            "classes": json.dumps(list(classes)),
+            "labels": json.dumps(list(labels)),
+            "preprocessing": json.dumps(preprocessing.as_dict()),
+        }
+        half = {key: tensors[key].astype(np.float16) for key in sorted(tensors)}
+        save_file(half, partial / "weights.safetensors", metadata)
+        with (partial / "subnets.csv").open("w", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["arch", "macs", "accuracy", "n"])
+            rows.writerows([str(a), m, f"{accuracy:.4f}", n] for a, m, accuracy, n in evaluated)
+        for target, source in files.items():
+            shutil.copyfile(source, partial / target)
+        hashes = {f: _sha256(partial / f) for f in _HASHED if (partial / f).exists()}
+        (partial / "card.json").write_text(json.dumps({**card, "sha256": hashes}, indent=1) + "\n")
+        for target in [*hashes, "card.json"]:
+            (partial / target).replace(path / target)
+
+
+def read_evaluated(path: Path, space: Space) -> Evaluated:
+    """The evaluated subnets of a ``subnets.csv``. Raises UserError."""
+    try:
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        archs = [Arch.parse(row["arch"]) for row in rows]
+        accuracy = np.array([float(row["accuracy"]) for row in rows])
+        images = np.array([int(row["n"]) for row in rows])
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"not a table of evaluated subnets ({error})", str(path)) from error
+    return Evaluated(space.encode(archs), accuracy, images)
+
+
+def space_from_dict(values: Mapping[str, Any]) -> Space:
+    """The space that ``dataclasses.asdict`` wrote, as JSON keeps it."""
+
+    def frozen(given: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+
+    stages = tuple(Stage(**frozen(stage)) for stage in values["stages"])
+    return Space(**{**frozen(values), "stages": stages})
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,318 @@
+"""``train_supernet()``: from images to a checkpoint folder, one readable function."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ofa import train
+from ofa.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from ofa.console import stderr
+from ofa.data import LABELS, Splits, named_data, splits_of
+from ofa.errors import UserError
+from ofa.evaluate import Evaluator
+from ofa.images import Images, split, write_zip
+from ofa.layers import lower, macs
+from ofa.preprocessing import LITE0
+from ofa.pretrained import PRETRAINED
+from ofa.recipe import Recipe, get_recipe
+from ofa.sampling import spread
+from ofa.space import Arch, Space
+from ofa.spaces import get_space
+from ofa.supernet import initial
+from ofa.teacher import Teacher
+from ofa.weights import Array
+from ofa.wilson import wilson
+
+__all__ = ["Options", "train_supernet"]
+
+_RECALIBRATION = 256  # images
+_HELD_OUT_SHIPPED = 768  # held-out images that go into the checkpoint
+_TEST_SHIPPED = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``ofa-train`` was asked; see its help."""
+
+    data: str
+    output: Path
+    test: Path | None = None
+    space: str = "lite"
+    init: str = "efficientnet-lite0"
+    recipe: str = ""
+    hours: float = 2.0
+    epochs: float | None = None
+    arch: str = ""
+    subnets: int = 250
+    held_out: int = 1500
+    threads: int = 2
+    seed: int = 0
+    resume: bool = False
+    quiet: bool = False
+
+
+def train_supernet(options: Options) -> Path:
+    """Train, evaluate and write the checkpoint folder ``options.output``. Raises UserError."""
+    torch.set_num_threads(options.threads)
+    say = _Teller(options.quiet)
+    folder = options.output / "training"
+    _check_output(options.output, folder, options.resume)
+
+    source = Path(options.data)
+    if options.data in ("imagenette", "cifar10") and not source.exists():
+        source = named_data(options.data, Path.home() / ".cache" / "ofa-specializer")
+    splits = splits_of(source, options.test, options.held_out, options.seed)
+    for name in splits.skipped[:5]:
+        say(f"skipped {name}: not a readable image")
+    if splits.skipped:
+        say(f"{len(splits.skipped)} unreadable images skipped")
+    say(f"{len(splits.train)} images to train on, {len(splits.held_out)} held out, "
+        f"{len(splits.test) if splits.test else 0} to test on, "
+        f"{len(splits.train.classes)} classes")  # fmt: skip
+
+    space, tensors, teacher, recipe, published = _start(options, splits)
+    only = Arch.parse(options.arch) if options.arch else None
+    if only is not None:
+        space.check(only)
+    folder.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = train.Run(
+        space, recipe, splits, tensors, teacher, folder,
+        seed=options.seed, only=only, device=device,
+    )  # fmt: skip
+    if options.resume:
+        run.resume()
+        say(f"resumed at step {run.step} of {run.steps}")
+        steps = run.steps
+    elif options.epochs is not None:
+        steps = max(1, round(options.epochs * run.loader.steps_per_epoch))
+    else:
+        steps = max(1, round(options.hours * 3600 / run.seconds_per_step()))
+    with say.training(recipe) as tell:
+        run.train(steps, tell)
+
+    rng = np.random.default_rng(options.seed)
+    archs = [only] if only is not None else spread(space, options.subnets, rng)
+    recalibration = split(splits.train, min(_RECALIBRATION, len(splits.train) // 2), 1)[1]
+    rows = _evaluate(run, archs, recalibration, splits.held_out, folder / "subnets.csv", say)
+    card = _card(options, run, splits, recipe, published, rows, recalibration)
+    few = split(splits.held_out, min(_HELD_OUT_SHIPPED, len(splits.held_out)), 2)[1]
+    with tempfile.TemporaryDirectory() as scratch:
+        calibration, test = Path(scratch) / "calibration.zip", Path(scratch) / "test.zip"
+        write_zip(calibration, {"train/": recalibration, "val/": few})
+        shown = splits.test if splits.test is not None else few
+        write_zip(test, {"": split(shown, min(_TEST_SHIPPED, len(shown)), 3)[1]})
+        write_checkpoint(
+            options.output,
+            space=space,
+            classes=splits.train.classes,
+            labels=[LABELS.get(name, name) for name in splits.train.classes],
+            preprocessing=LITE0,
+            tensors=run.model.numpy(),
+            card=card,
+            evaluated=rows,
+            files={"calibration.zip": calibration, "test.zip": test},
+        )
+    say(
+        f"{options.output}: ofa-specialize --checkpoint {options.output} --device pixel --budget 20ms"
+    )
+    return options.output
+
+
+def _check_output(output: Path, folder: Path, resume: bool) -> None:
+    if resume:
+        return
+    if (folder / "state.pt").exists():
+        raise UserError("it holds a training run", str(output), "add --resume to continue it")
+    if (output / "weights.safetensors").exists():
+        raise UserError("it holds a checkpoint", str(output), "choose another --output")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write there ({error.strerror})", str(output)) from error
+
+
+def _start(
+    options: Options, splits: Splits
+) -> tuple[Space, dict[str, Array], Teacher | None, Recipe, str | None]:
+    """Space, first weights, teacher, recipe, and the name of the published network behind them."""
+    classes = len(splits.train.classes)
+    published: str | None = None
+    tensors: dict[str, Array] | None = None
+    space = replace(get_space(options.space), classes=classes)
+    if options.init in PRETRAINED:
+        published = options.init
+    elif options.init != "none":
+        given = read_checkpoint(find_checkpoint(options.init))
+        if given.classes != splits.train.classes:
+            raise UserError(
+                f"its classes are not those of {options.data}", f"--init {options.init}"
+            )
+        space, tensors, published = given.space, given.tensors, given.card.get("published")
+    recipe = get_recipe(options.recipe or ("pretrained" if published else "scratch"))
+    teacher = None
+    if published is not None:
+        network = PRETRAINED[published](space)
+        teacher = Teacher(space, network, recipe.teacher_resolution, splits.train)
+        tensors = tensors or {**network.tensors, **teacher.classifier}
+    return space, tensors or initial(space, options.seed), teacher, recipe, published
+
+
+def _evaluate(
+    run: train.Run,
+    archs: list[Arch],
+    recalibration: Images,
+    held_out: Images,
+    file: Path,
+    say: _Teller,
+) -> list[tuple[Arch, int, float, int]]:
+    """(arch, MACs, accuracy, images) of each; rows already in ``file`` are not computed again."""
+    known: dict[str, float] = {}
+    if file.exists():
+        with file.open() as opened:
+            known = {row[0]: float(row[1]) for row in csv.reader(opened) if len(row) == 2}
+    evaluator = Evaluator(recalibration, held_out)
+    began = time.monotonic()
+    with file.open("a", newline="") as opened:
+        out = csv.writer(opened)
+        # By resolution, so that the images are resized once for each.
+        for done, arch in enumerate(sorted(archs, key=lambda a: a.resolution), start=1):
+            if str(arch) not in known:
+                known[str(arch)] = evaluator.accuracy(run.space, arch, run.model.shared)
+                out.writerow([str(arch), f"{known[str(arch)]:.4f}"])
+                opened.flush()
+            if done % 25 == 0 or done == len(archs):
+                say(f"evaluated {done} of {len(archs)} subnets, {time.monotonic() - began:.0f} s")
+    return [(a, macs(lower(run.space, a)), known[str(a)], len(held_out)) for a in archs]
+
+
+def _card(
+    options: Options,
+    run: train.Run,
+    splits: Splits,
+    recipe: Recipe,
+    published: str | None,
+    rows: list[tuple[Arch, int, float, int]],
+    recalibration: Images,
+) -> dict[str, Any]:
+    reached = []
+    ends = {
+        str(row[0]): row for row in (min(rows, key=lambda r: r[1]), max(rows, key=lambda r: r[1]))
+    }
+    for arch, arch_size, held_out, count in ends.values():
+        entry: dict[str, Any] = {
+            "arch": str(arch), "macs": arch_size, "held_out": {"value": held_out, "n": count},
+        }  # fmt: skip
+        if splits.test is not None:
+            value = Evaluator(recalibration, splits.test).accuracy(
+                run.space, arch, run.model.shared
+            )
+            n = len(splits.test)
+            low, high = wilson(value, n)
+            entry["test"] = {"value": value, "n": n, "low": low, "high": high}
+        reached.append(entry)
+    return {
+        "name": options.output.name,
+        "published": published,
+        "init": options.init,
+        "data": {
+            "source": Path(options.data).name,
+            "train_images": len(splits.train),
+            "held_out_images": len(splits.held_out),
+            "test_images": len(splits.test) if splits.test else 0,
+            "skipped_images": len(splits.skipped),
+        },
+        "recipe": recipe.as_dict(),
+        "seed": options.seed,
+        "steps": run.steps,
+        "epochs": round(run.steps / run.loader.steps_per_epoch, 2),
+        "hours": round(run.seconds / 3600, 3),
+        "rollbacks": run.rollbacks,
+        "machine": {
+            "processor": _processor(),
+            "threads": options.threads,
+            "device": str(run.device),
+            "system": platform.platform(terse=True),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "pillow", "ofa-specializer")},
+        },
+        "commit": _commit(),
+        "reached": reached,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+class _Teller:
+    """Tells how a run goes: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.console, self.quiet = stderr(), quiet
+
+    def __call__(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(text, highlight=False, markup=False)
+
+    @contextmanager
+    def training(self, recipe: Recipe):  # type: ignore[no-untyped-def]
+        """Gives the callback of ``Run.train``."""
+        fancy = self.console.is_terminal and not self.quiet
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:.0f} images/s"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, disable=not fancy) as bar:
+            task = bar.add_task(recipe.name, total=None, loss=float("nan"), speed=0.0)
+            last = time.monotonic()
+
+            def tell(p: train.Progress) -> None:
+                nonlocal last
+                if p.note:
+                    self(p.note)
+                if fancy:
+                    bar.update(
+                        task, completed=p.step, total=p.steps, description=p.phase,
+                        loss=p.loss, speed=p.images_per_second,
+                    )  # fmt: skip
+                elif time.monotonic() - last > 30 or p.step == p.steps:
+                    last = time.monotonic()
+                    self(
+                        f"step {p.step}/{p.steps} {p.phase}: loss {p.loss:.3f}, "
+                        f"{p.images_per_second:.1f} images/s, {p.seconds_left / 60:.0f} min left"
+                    )
+
+            yield tell

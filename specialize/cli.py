@@ -1,0 +1,119 @@
+"""``ofa-specialize``: the most accurate subnet for a device and a budget, as files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofa.console import run
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def specialize(
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A device of `ofa-device list`, a profile file, or this machine: "
+            "host (LiteRT), host-onnxruntime.",
+        ),
+    ],
+    budget: Annotated[
+        list[str],
+        typer.Option(
+            metavar="VALUE", help="With its unit: 20ms, 300MMACs, 3Mparams; may be repeated."
+        ),
+    ],
+    checkpoint: Annotated[
+        str, typer.Option(metavar="NAME|DIR", help="The supernet to cut from.")
+    ] = "lite-imagenette",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Default: named after device and budget."
+        ),
+    ] = None,
+    confidence: Annotated[
+        float,
+        typer.Option(min=0.5, max=0.99, help="With which the predicted latency keeps the budget."),
+    ] = 0.9,
+    candidates: Annotated[
+        int, typer.Option(min=1, help="Subnets to score on real images.")
+    ] = 10,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|ZIP",
+            help="Your own images of the checkpoint's classes, class/name.jpg, to recalibrate "
+            "and choose with.",
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads for scoring.")
+    ] = os.cpu_count() or 1,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write into a folder that holds other files.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print report.json instead.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool,
+        typer.Option("--version", is_eager=True, callback=lambda v: _version(v), help="And exit."),
+    ] = False,
+) -> None:
+    """Find, cut and export the subnet that is most accurate on a device within a budget.
+
+    Examples:
+
+      ofa-specialize --device pixel --budget 20ms
+
+      ofa-specialize --device rpi4 --budget 30ms --budget 3Mparams --json
+
+    Exit codes: 0 done, 1 a bug, 2 something you can mend, 130 interrupted.
+    """
+    from ofa.console import stderr, stdout
+    from specialize.pipeline import specialize as main_job
+    from specialize.report import render
+
+    console = stderr()
+
+    def tell(text: str) -> None:
+        if not quiet:
+            console.print(text, highlight=False, markup=False)
+
+    result = main_job(
+        device=device, budget=budget, checkpoint=checkpoint, output=output, confidence=confidence,
+        candidates=candidates, images=images, threads=threads, seed=seed, force=force, tell=tell,
+    )  # fmt: skip
+    if json:
+        sys.stdout.write(result.report.to_json())
+    else:
+        stdout().print(render(result.report, str(result.output)))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version as installed
+
+        sys.stdout.write(f"ofa-specialize {installed('ofa-specializer')}\n")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

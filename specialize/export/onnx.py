@@ -1,0 +1,107 @@
+"""An ONNX file, written directly from the one list of layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from ofa.layers import INPUT, Layer, same_padding
+from ofa.preprocessing import Preprocessing
+from ofa.weights import Weights
+from specialize.export import IMAGE, LOGITS
+
+__all__ = ["IR_VERSION", "OPSET", "conv_node", "onnx_model"]
+
+#: The newest pair that runtimes of the last three years load, those inside apps included.
+OPSET, IR_VERSION = 17, 8
+
+
+def conv_node(layer: Layer, inputs: Sequence[str], output: str) -> NodeProto:
+    """The node of a ``conv`` or ``depthwise`` layer: inputs are data, weight and, if any, bias.
+
+    TensorFlow's SAME padding is uneven where the stride is 2, so the pads are written out.
+    """
+    top, bottom = same_padding(layer.in_shape[0], layer.kernel, layer.stride)
+    left, right = same_padding(layer.in_shape[1], layer.kernel, layer.stride)
+    return helper.make_node(
+        "Conv",
+        inputs,
+        [output],
+        name=output,
+        kernel_shape=[layer.kernel] * 2,
+        strides=[layer.stride] * 2,
+        pads=[top, left, bottom, right],
+        group=layer.in_shape[2] if layer.op == "depthwise" else 1,
+    )
+
+
+def onnx_model(
+    layers: Sequence[Layer],
+    folded: Weights,
+    labels: Sequence[str],
+    preprocessing: Preprocessing,
+    name: str,
+) -> bytes:
+    """The ONNX file of a network; labels and preprocessing are JSON in its metadata.
+
+    folded: layer name -> weight (out, in / groups, k, k), or (out, in) of ``linear``; bias (out,).
+    Input ``image``, normalized images (N, 3, H, W); output ``logits`` (N, classes); N is free.
+    Raises ValueError if there is not one label a class.
+    """
+    classes = layers[-1].out_shape[2]
+    if len(labels) != classes:
+        raise ValueError(f"{len(labels)} labels, but {classes} classes")
+    nodes: list[NodeProto] = []
+    constants: list[TensorProto] = []
+    names = {layer.name: layer.name for layer in layers}
+    names |= {INPUT: IMAGE, layers[-1].name: LOGITS}
+
+    def constant(name: str, value: NDArray[Any]) -> str:
+        array = np.asarray(value, np.float32, order="C")
+        constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def node(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+    zero, six = constant("zero", np.array(0)), constant("six", np.array(6))
+    for layer in layers:
+        inputs, output = [names[source] for source in layer.inputs], names[layer.name]
+        for part, value in folded.get(layer.name, {}).items():
+            inputs.append(constant(f"{layer.name}.{part}", value))
+        result = f"{output}.linear" if layer.activation == "relu6" else output
+        match layer.op:
+            case "conv" | "depthwise":
+                nodes.append(conv_node(layer, inputs, result))
+            case "add":
+                node("Add", inputs, result)
+            case "mean":
+                pooled = node("GlobalAveragePool", inputs, f"{output}.map")
+                node("Flatten", [pooled], result)
+            case "linear":
+                node("Gemm", inputs, result, transB=1)
+        if layer.activation == "relu6":
+            node("Clip", [result, zero, six], output)
+
+    height, width, channels = layers[0].in_shape
+    image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["N", channels, height, width])
+    logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["N", classes])
+    model = helper.make_model(
+        helper.make_graph(nodes, name, [image], [logits], constants),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="ofa-specializer",
+    )
+    # The layout is this file's; the rest is as it is everywhere.
+    about = {**preprocessing.as_dict(), "layout": "NCHW"}
+    helper.set_model_props(
+        model, {"labels": json.dumps(list(labels)), "preprocessing": json.dumps(about)}
+    )
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data

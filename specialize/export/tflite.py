@@ -1,0 +1,244 @@
+"""A float32 TFLite file, written directly from the one list of layers.
+
+No converter and no TensorFlow: the file is a flatbuffer whose few tables are named below, in the
+order of their schema. ``_OPERATORS`` says how each operation of ``ofa.layers`` is written.
+
+Sources, slot and enum numbers: tensorflow/tflite-micro,
+tensorflow/compiler/mlir/lite/schema/schema.fbs. Operator versions: google-ai-edge/LiteRT,
+tflite/converter/tools/versioning/op_version.cc and runtime_version.cc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.layers import INPUT, Layer, Op
+from ofa.preprocessing import Preprocessing
+from ofa.weights import Array, Weights
+from specialize.export import IMAGE, LOGITS
+from specialize.export.flatbuffer import Schema, Table, finish
+from specialize.export.metadata import append_labels, metadata
+
+__all__ = ["tflite_model"]
+
+_MODEL = Schema(
+    "version:uint32",
+    "operator_codes:[table]",
+    "subgraphs:[table]",
+    "description:string",
+    "buffers:[table]",
+    "metadata_buffer:[int32]",
+    "metadata:[table]",
+    "signature_defs:[table]",
+)
+_OPERATOR_CODE = Schema(
+    "deprecated_builtin_code:int8", "custom_code:string", "version:int32", "builtin_code:int32"
+)
+_SUBGRAPH = Schema(
+    "tensors:[table]", "inputs:[int32]", "outputs:[int32]", "operators:[table]", "name:string"
+)
+_TENSOR = Schema("shape:[int32]", "type:int8", "buffer:uint32", "name:string", "quantization:table")
+_OPERATOR = Schema(
+    "opcode_index:uint32", "inputs:[int32]", "outputs:[int32]", "builtin_options:union"
+)
+_BUFFER = Schema("data:data")
+_METADATA = Schema("name:string", "buffer:uint32")
+_SIGNATURE_DEF = Schema(
+    "inputs:[table]", "outputs:[table]", "signature_key:string", "_", "subgraph_index:uint32"
+)
+_TENSOR_MAP = Schema("name:string", "tensor_index:uint32")
+
+_ADD_OPTIONS = Schema("activation:int8")
+_CONV_2D_OPTIONS = Schema("padding:int8", "stride_w:int32", "stride_h:int32", "activation:int8")
+_DEPTHWISE_CONV_2D_OPTIONS = Schema(
+    "padding:int8", "stride_w:int32", "stride_h:int32", "depth_multiplier:int32", "activation:int8"
+)
+_FULLY_CONNECTED_OPTIONS = Schema("activation:int8")
+_REDUCER_OPTIONS = Schema("keep_dims:bool")
+
+_TYPES = {"float32": 0, "int32": 2}  # TensorType
+_ACTIVATIONS = {"none": 0, "relu6": 3}  # ActivationFunctionType
+_SAME = 0  # Padding
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    """One operator: its BuiltinOperator, its options as (BuiltinOptions, table), and constants.
+
+    constants: part -> array, in the order in which they follow the layer's inputs.
+    """
+
+    code: int
+    options: tuple[int, Table]
+    constants: Mapping[str, NDArray[Any]]
+    version: int = 1
+
+
+def _conv(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+    options = _CONV_2D_OPTIONS(
+        padding=_SAME,
+        stride_w=layer.stride,
+        stride_h=layer.stride,
+        activation=_ACTIVATIONS[layer.activation],
+    )
+    weight_OHWI = own["weight"].transpose(0, 2, 3, 1)
+    return _Operator(3, (1, options), {"weight": weight_OHWI, "bias": own["bias"]})
+
+
+def _depthwise(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+    options = _DEPTHWISE_CONV_2D_OPTIONS(
+        padding=_SAME,
+        stride_w=layer.stride,
+        stride_h=layer.stride,
+        depth_multiplier=1,
+        activation=_ACTIVATIONS[layer.activation],
+    )
+    weight_1HWC = own["weight"].transpose(1, 2, 3, 0)
+    return _Operator(4, (2, options), {"weight": weight_1HWC, "bias": own["bias"]})
+
+
+def _add(layer: Layer, own: Mapping[str, Array]) -> _Operator:  # noqa: ARG001
+    return _Operator(0, (11, _ADD_OPTIONS(activation=_ACTIVATIONS[layer.activation])), {})
+
+
+def _mean(layer: Layer, own: Mapping[str, Array]) -> _Operator:  # noqa: ARG001
+    axes = np.array([1, 2], np.int32)
+    return _Operator(40, (27, _REDUCER_OPTIONS(keep_dims=False)), {"axes": axes})
+
+
+def _linear(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+    options = _FULLY_CONNECTED_OPTIONS(activation=_ACTIVATIONS[layer.activation])
+    return _Operator(9, (8, options), {"weight": own["weight"], "bias": own["bias"]})
+
+
+_OPERATORS: dict[Op, Callable[[Layer, Mapping[str, Array]], _Operator]] = {
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "add": _add,
+    "mean": _mean,
+    "linear": _linear,
+}
+
+#: The first TensorFlow release whose runtime has all of these operators (MEAN is the youngest),
+#: in 16 bytes as converters write it.
+_MIN_RUNTIME = b"1.6.0".ljust(16, b"\0")
+
+
+def tflite_model(
+    layers: Sequence[Layer],
+    folded: Weights,
+    labels: Sequence[str],
+    preprocessing: Preprocessing,
+    name: str,
+) -> bytes:
+    """The TFLite file of a network, labels and preprocessing included.
+
+    folded: layer name -> weight (out, in / groups, k, k), or (out, in) of ``linear``; bias (out,).
+    Input ``image``, the normalized image (1, H, W, 3); output ``logits`` (1, classes); signature
+    ``serving_default``. Runtimes may resize the batch, and the image too.
+    Raises ValueError if there is not one label a class.
+    """
+    if len(labels) != layers[-1].out_shape[2]:
+        raise ValueError(f"{len(labels)} labels, but {layers[-1].out_shape[2]} classes")
+    graph = _Graph()
+    resolution = layers[0].in_shape[0]
+    tensor = {INPUT: graph.tensor(IMAGE, (1, *layers[0].in_shape), "float32")}
+    for layer in layers:
+        operator = _OPERATORS[layer.op](layer, folded.get(layer.name, {}))
+        inputs = [tensor[source] for source in layer.inputs]
+        for part, value in operator.constants.items():
+            inputs.append(graph.constant(f"{layer.name}.{part}", value))
+        output = graph.tensor(
+            LOGITS if layer is layers[-1] else layer.name, _shape(layer), "float32"
+        )
+        graph.operator(operator, inputs, output)
+        tensor[layer.name] = output
+
+    start, end = tensor[INPUT], tensor[layers[-1].name]
+    about = metadata(name, resolution, len(labels), preprocessing)
+    model = _MODEL(
+        version=3,
+        operator_codes=graph.operator_codes(),
+        subgraphs=[
+            _SUBGRAPH(
+                tensors=graph.tensors,
+                inputs=[start],
+                outputs=[end],
+                operators=graph.operators,
+                name="main",
+            )
+        ],
+        description=name,
+        metadata=[
+            _METADATA(name="min_runtime_version", buffer=graph.buffer(_MIN_RUNTIME)),
+            _METADATA(name="TFLITE_METADATA", buffer=graph.buffer(about)),
+        ],
+        signature_defs=[
+            _SIGNATURE_DEF(
+                inputs=[_TENSOR_MAP(name=IMAGE, tensor_index=start)],
+                outputs=[_TENSOR_MAP(name=LOGITS, tensor_index=end)],
+                signature_key="serving_default",
+                subgraph_index=0,
+            )
+        ],
+        buffers=graph.buffers,
+    )
+    return append_labels(finish(model, b"TFL3"), labels)
+
+
+def _shape(layer: Layer) -> tuple[int, ...]:
+    """(1, H, W, C), or (1, C) of what has no map."""
+    if layer.op in ("mean", "linear"):
+        return (1, layer.out_shape[2])
+    return (1, *layer.out_shape)
+
+
+@dataclass(slots=True)
+class _Graph:
+    """The tables of a model as they grow; what is added is known by its index from then on."""
+
+    tensors: list[Table] = field(default_factory=list)
+    operators: list[Table] = field(default_factory=list)
+    #: The first buffer is empty by convention: tensors without data refer to it.
+    buffers: list[Table] = field(default_factory=lambda: [_BUFFER()])
+    codes: dict[tuple[int, int], int] = field(default_factory=dict)  # (code, version) -> index
+
+    def tensor(self, name: str, shape: Sequence[int], kind: str, buffer: int = 0) -> int:
+        """A tensor; ``buffer`` is the index of its data if it is constant."""
+        self.tensors.append(_TENSOR(shape=shape, type=_TYPES[kind], buffer=buffer, name=name))
+        return len(self.tensors) - 1
+
+    def constant(self, name: str, value: NDArray[Any]) -> int:
+        """A tensor with data."""
+        return self.tensor(name, value.shape, value.dtype.name, self.buffer(value))
+
+    def buffer(self, data: bytes | NDArray[Any]) -> int:
+        """Bytes, or the values of an array."""
+        self.buffers.append(_BUFFER(data=data))
+        return len(self.buffers) - 1
+
+    def operator(self, operator: _Operator, inputs: Sequence[int], output: int) -> None:
+        """One step of the graph, from tensors to a tensor."""
+        key = (operator.code, operator.version)
+        self.operators.append(
+            _OPERATOR(
+                opcode_index=self.codes.setdefault(key, len(self.codes)),
+                inputs=inputs,
+                outputs=[output],
+                builtin_options=operator.options,
+            )
+        )
+
+    def operator_codes(self) -> list[Table]:
+        """Each (operator, version) in use, in the order of their indices."""
+        return [
+            _OPERATOR_CODE(
+                deprecated_builtin_code=min(code, 127), version=version, builtin_code=code
+            )
+            for code, version in self.codes
+        ]

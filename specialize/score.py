@@ -1,0 +1,167 @@
+"""Cut, recalibrate and score subnets on real images, in ONNX Runtime; torch is not needed.
+
+Extraction is slicing; recalibrating batch norms and scoring are forward passes. ``ofa.evaluate``
+does the same in torch, and the tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ofa.checkpoint import Checkpoint
+from ofa.images import Images, Pixels
+from ofa.layers import INPUT, Layer, lower
+from ofa.space import Arch
+from ofa.weights import RECALIBRATION_BATCH, Array, Statistics, Weights, extract, fold
+from specialize.export.onnx import conv_node, onnx_model
+
+__all__ = ["Cut", "Scorer", "statistics_model"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """A subnet on its own: layers, and weights with recalibrated batch norms folded in."""
+
+    arch: Arch
+    layers: tuple[Layer, ...]
+    folded: Weights
+
+
+class Scorer:
+    """Cuts subnets out of a checkpoint and scores them; decoded images are kept by resolution."""
+
+    def __init__(self, checkpoint: Checkpoint, recalibration: Images, threads: int) -> None:
+        self.checkpoint, self.recalibration = checkpoint, recalibration
+        self._options = ort.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = 3
+        self._pixels: dict[tuple[int, int], Pixels] = {}
+
+    def cut(self, arch: Arch) -> Cut:
+        """The subnet, recalibrated."""
+        space = self.checkpoint.space
+        layers = lower(space, arch)
+        weights = extract(layers, self.checkpoint.tensors)
+        pixels = self._pixels_of(self.recalibration, arch.resolution)
+        statistics = self.recalibrate(layers, weights, pixels)
+        return Cut(arch, layers, fold(layers, weights, statistics, space.bn_eps))
+
+    def recalibrate(
+        self, layers: tuple[Layer, ...], weights: Weights, pixels: Pixels
+    ) -> Statistics:
+        """Layer name -> (mean, variance): batch statistics of (N, r, r, 3) images, averaged."""
+        model = statistics_model(layers, weights, self.checkpoint.space.bn_eps)
+        session = self._session(model)
+        names = [output.name for output in session.get_outputs()]
+        totals = [np.zeros(output.shape[1], np.float64) for output in session.get_outputs()]
+        for x in self._batches(pixels, RECALIBRATION_BATCH):
+            for total, value in zip(totals, session.run(names, {INPUT: x}), strict=True):
+                total += value.reshape(-1) * (len(x) / len(pixels))
+        means = [total.astype(np.float32) for total in totals]
+        normalized = [layer.name for layer in layers if layer.has_batch_norm]
+        return {
+            name: (means[2 * i], np.maximum(means[2 * i + 1], 0))
+            for i, name in enumerate(normalized)
+        }
+
+    def logits(self, cut: Cut, images: Images) -> Array:
+        """(N, classes) logits."""
+        model = onnx_model(
+            cut.layers, cut.folded, self.checkpoint.labels, self.checkpoint.preprocessing, "scored"
+        )
+        session = self._session(model)
+        name = session.get_inputs()[0].name
+        pixels = self._pixels_of(images, cut.arch.resolution)
+        batch = max(1, 32 * 128**2 // cut.arch.resolution**2)
+        return np.concatenate(
+            [session.run(None, {name: x})[0] for x in self._batches(pixels, batch)]
+        )
+
+    def accuracy(self, cut: Cut, images: Images) -> float:
+        """Top-1 in percent."""
+        return percent_right(self.logits(cut, images), images.labels)
+
+    def _session(self, model: bytes) -> ort.InferenceSession:
+        return ort.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
+
+    def _pixels_of(self, images: Images, resolution: int) -> Pixels:
+        key = (id(images), resolution)
+        if key not in self._pixels:
+            self._pixels[key] = images.pixels(resolution)
+        return self._pixels[key]
+
+    def _batches(self, pixels: Pixels, size: int) -> Iterator[Array]:
+        for start in range(0, len(pixels), size):
+            x = self.checkpoint.preprocessing.normalize(pixels[start : start + size])
+            yield np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+def percent_right(logits: Array, labels: NDArray[np.int64]) -> float:
+    """Top-1 in percent of (N, classes) logits."""
+    return float(100 * (logits.argmax(1) == labels).mean())
+
+
+def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) -> bytes:
+    """An ONNX graph that normalizes by batch statistics and returns them.
+
+    Training-mode batch norm in plain operators: mean and E[y^2] - mean^2 through two global
+    pools (the fastest form measured), then one multiply and one add. Outputs: for each layer with
+    a batch norm its mean and its biased variance, (1, C, 1, 1), in order.
+    """
+    nodes, constants, outputs = [], [], []
+
+    def constant(name: str, value: object) -> str:
+        constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        return name
+
+    def node(op: str, inputs: list[str], output: str, **attributes: object) -> str:
+        nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    zero, six, epsilon = constant("zero", 0), constant("six", 6), constant("epsilon", eps)
+    for layer in layers:
+        if layer.op == "mean":
+            break  # everything after the last batch norm
+        name = layer.name
+        if layer.op == "add":
+            node("Add", list(layer.inputs), name)
+            continue
+        own, channels = weights[name], (1, -1, 1, 1)
+        weight = constant(f"{name}.weight", np.ascontiguousarray(own["weight"]))
+        y = f"{name}.y"
+        nodes.append(conv_node(layer, [layer.inputs[0], weight], y))
+        pooled = node("GlobalAveragePool", [y], f"{name}.pooled")
+        mean = node("ReduceMean", [pooled], f"{name}.mean", axes=[0], keepdims=1)
+        square = node("Mul", [y, y], f"{name}.square")
+        pooled = node("GlobalAveragePool", [square], f"{name}.pooled_square")
+        second = node("ReduceMean", [pooled], f"{name}.second_moment", axes=[0], keepdims=1)
+        mean_square = node("Mul", [mean, mean], f"{name}.mean_square")
+        variance = node("Sub", [second, mean_square], f"{name}.variance")
+        safe = node("Add", [variance, epsilon], f"{name}.safe_variance")
+        deviation = node("Sqrt", [safe], f"{name}.deviation")
+        gamma = constant(f"{name}.gamma", own["gamma"].reshape(channels))
+        scale = node("Div", [gamma, deviation], f"{name}.scale")
+        shifted = node("Mul", [mean, scale], f"{name}.mean_scaled")
+        beta = constant(f"{name}.beta", own["beta"].reshape(channels))
+        shift = node("Sub", [beta, shifted], f"{name}.shift")
+        scaled = node("Mul", [y, scale], f"{name}.scaled")
+        relu6 = layer.activation == "relu6"
+        result = node("Add", [scaled, shift], f"{name}.normalized" if relu6 else name)
+        if relu6:
+            node("Clip", [result, zero, six], name)
+        for output in (mean, variance):
+            shape = [1, layer.out_shape[2], 1, 1]
+            outputs.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
+    side = layers[0].in_shape[0]
+    image = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, side, side])
+    graph = helper.make_graph(nodes, "statistics", [image], outputs, constants)
+    opset = [helper.make_opsetid("", 17)]
+    model: bytes = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    return model

@@ -1,0 +1,91 @@
+"""A checkpoint folder: written whole, read without running code, refused where it is damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from ofa.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from ofa.errors import UserError
+from ofa.images import open_images, split, write_zip
+from ofa.preprocessing import LITE0
+from ofa.supernet import initial
+from tests.strategies import TINY
+
+
+@pytest.fixture(scope="module")
+def folder(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    scratch = tmp_path_factory.mktemp("checkpoint")
+    images = open_images(shapes_folder)["train"]
+    rest, held = split(images, 100, 0)
+    write_zip(scratch / "calibration.zip", {"train/": rest, "val/": held})
+    write_zip(scratch / "test.zip", {"": held})
+    archs = [TINY.smallest(), TINY.largest()]
+    write_checkpoint(
+        scratch / "tiny",
+        space=TINY,
+        classes=images.classes,
+        labels=[name.title() for name in images.classes],
+        preprocessing=LITE0,
+        tensors=initial(TINY),
+        card={"name": "tiny"},
+        evaluated=[(arch, 1, 50.5, 100) for arch in archs],
+        files={name: scratch / name for name in ("calibration.zip", "test.zip")},
+    )
+    return scratch / "tiny"
+
+
+def test_it_reads_what_was_written(folder: Path) -> None:
+    checkpoint = read_checkpoint(folder)
+    assert (checkpoint.space, checkpoint.name) == (TINY, "tiny")
+    assert checkpoint.labels == ("Checks", "Circles", "Columns", "Ramp", "Rows")
+    for name, value in initial(TINY).items():
+        assert (checkpoint.tensors[name] == value.astype(np.float16)).all()
+    assert checkpoint.evaluated.accuracy.tolist() == [50.5, 50.5]
+    recalibration, held_out = checkpoint.samples()
+    assert (len(recalibration), len(held_out), len(checkpoint.test())) == (200, 100, 100)
+    assert not list(folder.glob(".partial*"))
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "subnets.csv", "test.zip"])
+@pytest.mark.parametrize("damage", ["truncated", "changed byte", "missing"])
+def test_damage_is_noticed(folder: Path, tmp_path: Path, file: str, damage: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    data = bytearray((copy / file).read_bytes())
+    if damage == "truncated":
+        data = data[: len(data) // 2]
+    data[len(data) // 3] ^= 1
+    (copy / file).write_bytes(data)
+    if damage == "missing":
+        (copy / file).unlink()
+    with pytest.raises(UserError, match=r"not the one that card|not a readable checkpoint"):
+        read_checkpoint(copy)
+
+
+def test_weights_of_another_kind_are_refused(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    weights, card = copy / "weights.safetensors", copy / "card.json"
+
+    def claim_it_is_whole() -> None:
+        content = json.loads(card.read_text())
+        content["sha256"].pop("weights.safetensors", None)
+        card.write_text(json.dumps(content))
+
+    claim_it_is_whole()
+    tensors = load_file(weights)
+    save_file(tensors, weights)
+    with pytest.raises(UserError, match="format None, expected 'ofa-checkpoint/1'"):
+        read_checkpoint(copy)
+    weights.write_bytes(b"\x80\x04pickle")
+    with pytest.raises(UserError, match="not a checkpoint's weights"):
+        read_checkpoint(copy)
+
+
+def test_an_unknown_checkpoint_names_the_shipped_ones() -> None:
+    with pytest.raises(UserError, match=r"no checkpoint 'nope'.*shipped"):
+        find_checkpoint("nope")

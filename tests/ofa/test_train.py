@@ -1,0 +1,125 @@
+"""Training on real (small) images: it learns, survives a kill, and returns from a collapse."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ofa.errors import UserError
+from ofa.evaluate import Evaluator
+from ofa.images import split
+from ofa.layers import lower, macs
+from ofa.recipe import RECIPES, Phase, get_recipe, recipe_from_dict
+from ofa.sampling import Sampler, spread
+from ofa.spaces import get_space
+from ofa.train import SAVE_EVERY, plan_step
+from tests.ofa.tiny_run import RECIPE, tiny_run
+from tests.strategies import TINY
+
+STEPS = 350
+
+
+@pytest.fixture(scope="module")
+def straight(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A run that was never interrupted."""
+    run = tiny_run(shapes_folder, tmp_path_factory.mktemp("straight"))
+    run.train(STEPS, lambda _: None)
+    return run
+
+
+def test_every_size_learns_in_seconds(straight) -> None:
+    """Chance is 20 %."""
+    evaluator = Evaluator(split(straight.splits.train, 64, 1)[1], straight.splits.held_out)
+    shared = straight.model.shared
+    largest = evaluator.accuracy(straight.space, TINY.largest(32), shared)
+    smallest = evaluator.accuracy(straight.space, TINY.smallest(32), shared)
+    assert largest > 60
+    assert smallest > 45
+
+
+def test_killed_and_resumed_is_straight(straight, shapes_folder: Path, tmp_path: Path) -> None:
+    """Law 7: SIGKILL at an arbitrary moment, twice; then the same weights, bit for bit."""
+    command = [sys.executable, "-m", "tests.ofa.tiny_run", shapes_folder, tmp_path, str(STEPS)]
+    for stop_at in (SAVE_EVERY + 37, 2 * SAVE_EVERY + 3):
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            if int(line) >= stop_at:
+                worker.kill()
+                break
+        worker.communicate()
+    subprocess.run(command, check=True, capture_output=True)
+    resumed = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert resumed["counters"]["step"] == STEPS
+    for name, value in straight.model.numpy().items():
+        assert (resumed["model"][name].numpy() == value).all(), name
+    with (tmp_path / "log.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, STEPS + 1))
+
+
+def test_another_run_is_not_resumed(straight, shapes_folder: Path) -> None:
+    with pytest.raises(UserError, match="another recipe"):
+        tiny_run(shapes_folder, straight.folder, replace(RECIPE, lr=1e-3))
+
+
+def test_a_truncated_state_is_refused(straight, shapes_folder: Path, tmp_path: Path) -> None:
+    whole = (straight.folder / "state.pt").read_bytes()
+    (tmp_path / "state.pt").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="no training state to resume"):
+        tiny_run(shapes_folder, tmp_path)
+
+
+def test_a_collapse_is_rolled_back(shapes_folder: Path, tmp_path: Path) -> None:
+    """Weights made infinite in the middle: the run returns to its last save and ends well."""
+    run = tiny_run(shapes_folder, tmp_path)
+    notes = []
+
+    def spoil(progress) -> None:
+        if progress.note:
+            notes.append(progress.note)
+        if progress.step == SAVE_EVERY + 20 and not notes:
+            with torch.no_grad():
+                run.model.shared["head.weight"].fill_(torch.inf)
+
+    run.train(SAVE_EVERY + 60, spoil)
+    assert len(notes) == run.rollbacks == 1
+    assert f"back to step {SAVE_EVERY}" in notes[0]
+    assert all(np.isfinite(value).all() for value in run.model.numpy().values())
+    assert run.loss < 1.5
+
+
+def test_a_step_is_a_sandwich_inside_its_phase() -> None:
+    space = get_space("lite")
+    phase = Phase("p", 1.0, kernels=(5,), resolutions=(96, 128), random=2)
+    part = phase.restrict(space)
+    sampler, rng = Sampler(part), np.random.default_rng(0)
+    for _ in range(20):
+        views = plan_step(phase, part, sampler, rng)
+        assert [view.role for view in views] == ["largest", "smallest", "random", "random"]
+        for view in views:
+            part.check(view.arch)
+
+
+def test_subnets_are_spread_over_macs() -> None:
+    space = get_space("lite")
+    archs = spread(space, 200, np.random.default_rng(0))
+    assert len(set(archs)) == 200
+    sizes = np.log([macs(lower(space, arch)) for arch in archs])
+    counts, _ = np.histogram(sizes, bins=5)
+    assert counts.min() >= 10
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_values(name: str) -> None:
+    recipe = get_recipe(name)
+    assert recipe_from_dict(recipe.as_dict()) == recipe
+    assert recipe.phase_ends(1000)[-1] == 1000
+    with pytest.raises(UserError, match="did you mean 'lr'"):
+        recipe_from_dict({**recipe.as_dict(), "lrr": 1})
