@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import platform
 import subprocess
 import tempfile
@@ -26,6 +25,7 @@ from ofa.errors import UserError
 from ofa.evaluate import Evaluator
 from ofa.images import Images, split, write_zip
 from ofa.layers import lower, macs
+from ofa.machine import processor_name
 from ofa.preprocessing import LITE0
 from ofa.pretrained import PRETRAINED
 from ofa.recipe import Recipe, get_recipe
@@ -245,7 +245,7 @@ def _card(
         "hours": round(run.seconds / 3600, 3),
         "rollbacks": run.rollbacks,
         "machine": {
-            "processor": _processor(),
+            "processor": processor_name(),
             "threads": options.threads,
             "device": str(run.device),
             "system": platform.platform(terse=True),
@@ -257,15 +257,6 @@ def _card(
         "commit": _commit(),
         "reached": reached,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def _commit() -> str | None:

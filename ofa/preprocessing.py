@@ -47,10 +47,12 @@ class Preprocessing:
 
     def normalize(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, H, W, 3) float32 of (N, H, W, 3) uint8 images that have their final size."""
-        result = images.astype(np.float32)
-        result -= np.array(self.mean, np.float32)
-        result /= np.array(self.std, np.float32)
-        return result
+        *outer, width, channels = images.shape
+        rows = images.reshape(*outer, width * channels).astype(np.float32)
+        # a row at a time: broadcasting over three channels is several times slower
+        rows -= np.tile(np.array(self.mean, np.float32), width)
+        rows /= np.tile(np.array(self.std, np.float32), width)
+        return rows.reshape(images.shape)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the report, the card and the model files."""

@@ -47,9 +47,7 @@ def specialize(
         float,
         typer.Option(min=0.5, max=0.99, help="With which the predicted latency keeps the budget."),
     ] = 0.9,
-    candidates: Annotated[
-        int, typer.Option(min=1, help="Subnets to score on real images.")
-    ] = 10,
+    candidates: Annotated[int, typer.Option(min=1, help="Subnets to score on real images.")] = 10,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -58,9 +56,8 @@ def specialize(
             "and choose with.",
         ),
     ] = None,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads for scoring.")
-    ] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads for scoring.")] = os.cpu_count()
+    or 1,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that holds other files.")

@@ -10,11 +10,12 @@ import numpy as np
 
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
-from devices.calibrate import fit_host_profile
+from devices.calibrate import fit_profile
 from devices.measure import Backend, Measurement, measure_interleaved
-from devices.profile import Profile
+from devices.profile import Hardware, Profile, Runtime
 from ofa.checkpoint import Checkpoint
 from ofa.layers import Layer, lower
+from ofa.machine import processor_name
 from ofa.sampling import spread
 from ofa.space import Arch
 from ofa.weights import Weights, extract, fold
@@ -47,7 +48,14 @@ class Host:
             (lower(self.checkpoint.space, arch), m.median_ms)
             for arch, m in zip(archs, measured, strict=True)
         ]
-        return fit_host_profile(self.name, samples, self.backend)
+        processor = processor_name()
+        return fit_profile(
+            self.name,
+            f"this machine ({processor}), {self.backend.name}, 1 thread, float32",
+            samples,
+            Hardware("this machine", processor, "1", processor, None),
+            Runtime(self.backend.name, self.backend.version, "cpu", 1, "float32", 1),
+        )
 
     def measure(self, archs: Sequence[Arch]) -> list[Measurement]:
         """Latency of each, measured in turns so that a drift of the machine hits all alike.

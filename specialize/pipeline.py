@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
-from devices.cost import bound_factor, latency_table, warnings_for
-from devices.measure import Measurement, measure_interleaved
+from devices.cost import Latency, bound_factor, latency_table, predict, warnings_for
+from devices.measure import Measurement, measure
 from devices.profile import Profile, get_profile
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
 from ofa.layers import macs, parameters
+from ofa.space import Arch
+from ofa.table import Table, tabulate
 from ofa.wilson import wilson
 from specialize import report as r
-from specialize.accuracy import AccuracyModel, fit, kendall
+from specialize.accuracy import fit, rank
 from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
-from specialize.export.verify import Verification, verify
+from specialize.export.verify import verify
 from specialize.host import HOSTS, Host
-from specialize.problem import Budget, Problem, parse_budget, tables_of
+from specialize.problem import REPORTED, Budget, Limit, Problem, parse_budget
 from specialize.score import Cut, Scorer, percent_right
 from specialize.search import SearchResult
 from specialize.search.evolution import evolve
@@ -42,6 +47,8 @@ __all__ = ["Result", "specialize"]
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
 _FIRST_LOOK = 256
 _FINALISTS = 3
+#: On this machine: searches with a tightened limit before giving up.
+_TIGHTENINGS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +111,351 @@ def specialize(
     assert profile is not None
 
     with clock("accuracy model"):
-        evaluated = source.evaluated
-        model = fit(source.space, evaluated.genotypes, evaluated.accuracy, evaluated.images)
-        ranking = kendall(source.space, evaluated.genotypes, evaluated.accuracy, evaluated.images)
+        model = fit(source.space, source.evaluated)
+        ranking = rank(source.space, source.evaluated, seed)
     with clock("search"):
-        problem = make_problem(source.space, model, profile, budgets, confidence)
-        found = evolve(problem, seed=seed, k=candidates)
+        problem = _problem(source, model.table, profile, budgets, confidence)
+        found = evolve(problem, seed=seed, count=candidates)
     tell(f"{found.evaluations} architectures searched in {found.seconds:.2f} s")
     if bench is not None:
         with clock("measure candidates"):
-            found = _tighten(bench, problem, found, budgets, seed, tell)
+            found = _keep_measured(bench, problem, found, seed, candidates, tell)
 
     with clock("score"):
         archs = [source.space.decode(row) for row in found.genotypes]
-        scored = _score(scorer, archs, model.percent(found.values), held_out, tell)
+        estimates = model.percent(found.values)
+        scored = _score(scorer, archs, estimates, held_out, tell)
     winner = scored[0]
     with clock("test"):
         test = source.test()
         logits = scorer.logits(winner.cut, test)
+    with clock("export"):
+        content = (winner.cut.layers, winner.cut.folded, source.labels, source.preprocessing)
+        name = f"{source.name} for {profile.name}"
+        files = {
+            "model.tflite": tflite_model(*content, name),
+            "model.onnx": onnx_model(*content, name),
+            "labels.txt": ("\n".join(source.labels) + "\n").encode(),
+        }
+    with clock("verify"):
+        pixels = test.pixels(winner.cut.arch.resolution)
+        verified = verify(
+            files["model.tflite"], files["model.onnx"], pixels, logits, source.labels,
+            source.preprocessing, threads=scorer.threads,
+        )  # fmt: skip
+    with clock("time here"):
+        here = [
+            _measured(measure(Litert(threads=1), files["model.tflite"])),
+            _measured(measure(OnnxRuntime(threads=1), files["model.onnx"])),
+        ]
+
+    layers = winner.cut.layers
+    latency = predict(profile, layers, confidence)
+    on_device = None
+    if bench is not None:
+        on_device = here[0] if bench.backend.suffix == ".tflite" else here[1]
+    value = percent_right(logits, test.labels)
+    low, high = wilson(value, len(test))
+    document = r.Report(
+        schema_=r.SCHEMA,
+        command=command,
+        seed=seed,
+        versions=_versions(),
+        checkpoint=r.CheckpointName(name=source.name, sha256=source.sha256),
+        device=r.DeviceName(
+            name=profile.name,
+            title=profile.title,
+            runtime=str(profile.runtime),
+            grade=profile.grade,
+        ),
+        budgets=[_kept(limit, source, winner, latency, on_device) for limit in problem.limits],
+        architecture=str(winner.cut.arch),
+        resolution=winner.cut.arch.resolution,
+        macs=macs(layers),
+        parameters=parameters(layers),
+        accuracy=r.Accuracy(
+            estimated=winner.estimated,
+            held_out=winner.held_out,
+            test=r.ShareWithInterval(value=value, n=len(test), low=low, high=high),
+        ),
+        latency_ms=r.Latency(
+            point=latency.point, bound=latency.bound, confidence=confidence, measured=on_device
+        ),
+        host_latency_ms=here,
+        memory=r.Memory(sram_bytes=None, flash_bytes=len(files["model.tflite"])),
+        search=r.Search(
+            strategy="evolution",
+            evaluations=found.evaluations,
+            seconds=found.seconds,
+            accuracy_model=r.Ranking(
+                overall=ranking.overall, within_bands=ranking.within_bands,
+                bands=ranking.bands, n=ranking.n,
+            ),
+            candidates=[
+                r.Candidate(
+                    architecture=str(one.cut.arch),
+                    estimated=one.estimated,
+                    held_out=one.held_out,
+                    latency_ms=predict(profile, one.cut.layers, confidence).point,
+                )
+                for one in scored
+            ],
+        ),
+        preprocessing=source.preprocessing.as_dict(),
+        labels=list(source.labels),
+        verified=r.Agreement(
+            images=verified.images,
+            largest_difference=verified.largest_difference,
+            same_answers=verified.same_answers,
+        ),
+        files=[_file(path, data) for path, data in files.items()],
+        timings=clock.seconds(),
+        warnings=warnings_for(profile, layers, latency.point),
+    )  # fmt: skip
+    _write(target, {**files, "report.json": document.to_json().encode()})
+    return Result(document, target)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """A candidate after a look at real images."""
+
+    cut: Cut
+    estimated: float
+    held_out: r.Share
+
+
+def _problem(
+    source: Checkpoint,
+    value: Table,
+    profile: Profile,
+    budgets: Sequence[Budget],
+    confidence: float,
+) -> Problem:
+    """Budgets as limits on tables; a latency's point must leave room for its bound."""
+    space = source.space
+    limits = []
+    for budget in budgets:
+        match budget.quantity:
+            case "latency":
+                table, factor = latency_table(space, profile), bound_factor(profile, confidence)
+            case "macs":
+                table, factor = tabulate(space, lambda layer: layer.macs), 1.0
+            case "parameters":
+                table, factor = tabulate(space, lambda layer: layer.parameters), 1.0
+        limits.append(Limit(budget, table, budget.limit / factor))
+    return Problem(space, value, tuple(limits), profile.name)
+
+
+def _keep_measured(
+    bench: Host,
+    problem: Problem,
+    found: SearchResult,
+    seed: int,
+    count: int,
+    tell: Callable[[str], None],
+) -> SearchResult:
+    """Only candidates whose measured 90th percentile keeps the latency budget.
+
+    Where none does, the limit is tightened by what the fastest missed, and the search repeated.
+    """
+    budgets = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "latency"]
+    if not budgets:
+        return found
+    for attempt in range(_TIGHTENINGS):
+        archs = [problem.space.decode(row) for row in found.genotypes]
+        p90 = np.array([m.p90_ms for m in bench.measure(archs)])
+        holds = np.flatnonzero(p90 <= min(budgets))
+        tell(f"measured {len(archs)} candidates: {len(holds)} keep {min(budgets):g} ms")
+        if len(holds):
+            return replace(found, genotypes=found.genotypes[holds], values=found.values[holds])
+        tighter = 0.98 * min(budgets) / p90.min()
+        limits = tuple(
+            replace(limit, most=limit.most * tighter)
+            if limit.budget.quantity == "latency"
+            else limit
+            for limit in problem.limits
+        )
+        problem = replace(problem, limits=limits)
+        found = evolve(problem, seed=seed + attempt + 1, count=count)
+    raise UserError(
+        f"no subnet was measured within {min(budgets):g} ms; the nearest took {p90.min():.2f} ms p90",
+        f"--device {bench.name}",
+        "give a larger --budget, or repeat on an idle machine",
+    )
+
+
+def _score(
+    scorer: Scorer,
+    archs: Sequence[Arch],
+    estimates: NDArray[np.float64],
+    held_out: Images,
+    tell: Callable[[str], None],
+) -> list[_Scored]:
+    """Candidates by accuracy on held-out images, best first; of equals the better estimate.
+
+    All are scored on a first few images, the best of them on all.
+    """
+    first = held_out.take(range(min(_FIRST_LOOK, len(held_out))))
+    scored = []
+    for done, (arch, estimate) in enumerate(zip(archs, estimates, strict=True), start=1):
+        cut = scorer.cut(arch)
+        share = r.Share(value=scorer.accuracy(cut, first), n=len(first))
+        scored.append(_Scored(cut, float(estimate), share))
+        tell(f"candidate {done} of {len(archs)}: {share.value:.1f} % on {share.n} held-out images")
+
+    def merit(one: _Scored) -> tuple[float, float]:
+        return (-one.held_out.value, -one.estimated)
+
+    scored.sort(key=merit)
+    if len(first) == len(held_out):
+        return scored
+    finalists = [
+        replace(one, held_out=r.Share(value=scorer.accuracy(one.cut, held_out), n=len(held_out)))
+        for one in scored[:_FINALISTS]
+    ]
+    return sorted(finalists, key=merit) + scored[_FINALISTS:]
+
+
+def _kept(
+    limit: Limit,
+    source: Checkpoint,
+    winner: _Scored,
+    latency: Latency,
+    measured: r.Measured | None,
+) -> r.BudgetKept:
+    unit, size = REPORTED[limit.budget.quantity]
+    most = limit.budget.limit
+    if limit.budget.quantity != "latency":
+        exact = float(limit.table.price(source.space.encode([winner.cut.arch]))[0])
+        value, bound, confidence = exact, exact, None
+    elif measured is not None:
+        value, bound, confidence = measured.p90, measured.p90, None
+    else:
+        value, bound, confidence = latency.point, latency.bound, latency.confidence
+    return r.BudgetKept(
+        quantity=limit.budget.quantity, limit=most / size, unit=unit, value=value / size,
+        bound=bound / size, confidence=confidence, kept=bound <= most * (1 + 1e-9),
+    )  # fmt: skip
+
+
+def _samples(source: Checkpoint, images: str | Path | None) -> tuple[Images, Images]:
+    """Images to recalibrate with, and to choose by: the checkpoint's, or the user's own."""
+    if images is None:
+        return source.samples()
+    own, skipped = open_images(Path(images))["train"].readable()
+    if own.classes != source.classes:
+        raise UserError(
+            f"its classes are {', '.join(own.classes)}", f"--images {images}",
+            f"the checkpoint's are {', '.join(source.classes)}",
+        )  # fmt: skip
+    if len(own) < 2 * len(own.classes):
+        raise UserError(
+            f"only {len(own)} readable images ({len(skipped)} skipped)", f"--images {images}",
+            "give at least two of each class",
+        )  # fmt: skip
+    held_out, recalibration = split(own, min(256, len(own) // 2), 0)
+    return recalibration, held_out
+
+
+def _default_output(device: str, budgets: Sequence[str]) -> Path:
+    return Path("-".join([Path(device).stem, *(text.replace(" ", "") for text in budgets)]))
+
+
+def _command(
+    device: str,
+    budgets: Sequence[str],
+    checkpoint: str | Path,
+    confidence: float,
+    candidates: int,
+    images: str | Path | None,
+    seed: int,
+) -> str:
+    words = ["ofa-specialize", "--device", device]
+    words += [word for text in budgets for word in ("--budget", text)]
+    words += ["--checkpoint", str(checkpoint), "--confidence", f"{confidence:g}"]
+    words += ["--candidates", str(candidates), "--seed", str(seed)]
+    words += ["--images", str(images)] if images is not None else []
+    return shlex.join(words)
+
+
+def _check_output(target: Path, command: str, force: bool) -> None:
+    """Refuse, before any work, a folder that cannot be written or holds something else."""
+    if target.exists() and not target.is_dir():
+        raise UserError("it is a file", f"--output {target}", "name a folder")
+    report = target / "report.json"
+    if target.exists() and any(target.iterdir()) and not force:
+        same = report.is_file() and f'"command": {json.dumps(command)}' in report.read_text()
+        if not same:
+            raise UserError(
+                "the folder holds other files",
+                f"--output {target}",
+                "name another, or add --force",
+            )
+    parent = next(p for p in [target, *target.absolute().parents] if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write there ({error.strerror})", f"--output {target}") from error
+
+
+def _write(target: Path, files: dict[str, bytes]) -> None:
+    """All files, or none: they get their names when all are on the disk, report.json last."""
+    existed = target.exists()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".partial-") as scratch:
+            for name, data in files.items():
+                with (Path(scratch) / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name in files:
+                (Path(scratch) / name).replace(target / name)
+    except OSError as error:
+        if not existed:
+            shutil.rmtree(target, ignore_errors=True)
+        raise UserError(f"cannot write ({error.strerror})", f"--output {target}") from error
+
+
+def _file(path: str, data: bytes) -> r.File:
+    kind = path.rsplit(".", 1)[1]
+    return r.File(
+        path=path,
+        format=kind,
+        precision=None if kind == "txt" else "float32",
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _measured(m: Measurement) -> r.Measured:
+    return r.Measured(median=m.median_ms, p90=m.p90_ms, runs=m.runs, runtime=m.runtime)
+
+
+def _versions() -> dict[str, str]:
+    names = ("ofa-specializer", "numpy", "onnx", "onnxruntime")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "tflite": f"{Litert().name} {Litert().version}",
+    }
+
+
+class _Clock:
+    """Seconds of each step, by name."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._taken: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._taken[step] = time.perf_counter() - began
+
+    def seconds(self) -> dict[str, float]:
+        total = time.perf_counter() - self._began
+        return {step: round(s, 3) for step, s in {**self._taken, "total": total}.items()}

@@ -15,7 +15,7 @@ from rich.text import Text
 
 __all__ = ["Report", "reference", "render", "schema"]
 
-SCHEMA = "ofa-report/1"
+SCHEMA: Literal["ofa-report/1"] = "ofa-report/1"
 
 
 def _about(text: str, **more: Any) -> Any:
@@ -150,7 +150,9 @@ class Agreement(_Part):
 class Report(_Part):
     """The whole result."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="ofa report")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", title="ofa report", populate_by_name=True
+    )
 
     schema_: Literal["ofa-report/1"] = _about("version of this format", alias="schema")
     command: str = _about("what to run for the same result")

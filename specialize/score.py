@@ -37,7 +37,7 @@ class Scorer:
     """Cuts subnets out of a checkpoint and scores them; decoded images are kept by resolution."""
 
     def __init__(self, checkpoint: Checkpoint, recalibration: Images, threads: int) -> None:
-        self.checkpoint, self.recalibration = checkpoint, recalibration
+        self.checkpoint, self.recalibration, self.threads = checkpoint, recalibration, threads
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1

@@ -44,11 +44,14 @@ class Schema:
 
     Types: a scalar (``int32``); ``string``; ``table``; ``data``, bytes or an array written as an
     aligned vector of ubyte; a vector of scalars, strings or tables (``[int32]``); and ``union``,
-    which takes two slots and is given as (type, table). A field that must keep its slot but is
+    one of several kinds of table, which takes two slots. A field that must keep its slot but is
     never given is ``_``.
+
+    member: the number of this kind of table in the union that it belongs to.
     """
 
-    def __init__(self, *fields: str) -> None:
+    def __init__(self, *fields: str, member: int = 0) -> None:
+        self.member = member
         self.slots: dict[str, tuple[int, str]] = {}  # name -> (slot, type)
         self.size = 0
         for field in fields:
@@ -89,8 +92,8 @@ def _write_table(builder: Any, table: Table) -> int:
         if kind in _SCALARS:
             fields.append((slot, kind, value))
         elif kind == "union":
-            fields += [(slot, "uint8", value[0])]
-            fields += [(slot + 1, "offset", _write_table(builder, value[1]))]
+            fields.append((slot, "uint8", value.schema.member))
+            fields.append((slot + 1, "offset", _write_table(builder, value)))
         else:
             fields.append((slot, "offset", _write_reference(builder, kind, value)))
     builder.StartObject(schema.size)

@@ -24,15 +24,13 @@ LABEL_FILE = "labels.txt"
 
 _ASSOCIATED_FILE = Schema("name:string", "description:string", "type:int8")
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
-_FEATURE_PROPERTIES = Schema()
+_FEATURE_PROPERTIES = Schema(member=1)
 _IMAGE_SIZE = Schema("width:uint32", "height:uint32")
-_IMAGE_PROPERTIES = Schema("color_space:int8", "default_size:table")
+_IMAGE_PROPERTIES = Schema("color_space:int8", "default_size:table", member=2)
 _RGB = 1  # ColorSpaceType
 _CONTENT = Schema("content_properties:union")
-_FEATURE, _PICTURE = 1, 2  # ContentProperties
-_NORMALIZATION_OPTIONS = Schema("mean:[float32]", "std:[float32]")
+_NORMALIZATION_OPTIONS = Schema("mean:[float32]", "std:[float32]", member=1)
 _PROCESS_UNIT = Schema("options:union")
-_NORMALIZATION = 1  # ProcessUnitOptions
 _STATS = Schema("max:[float32]", "min:[float32]")
 _TENSOR_METADATA = Schema(
     "name:string",
@@ -72,20 +70,14 @@ def metadata(name: str, resolution: int, classes: int, preprocessing: Preprocess
             "then (x - mean) / std"
         ),
         content=_CONTENT(
-            content_properties=(
-                _PICTURE,
-                _IMAGE_PROPERTIES(
-                    color_space=_RGB,
-                    default_size=_IMAGE_SIZE(width=resolution, height=resolution),
-                ),
+            content_properties=_IMAGE_PROPERTIES(
+                color_space=_RGB,
+                default_size=_IMAGE_SIZE(width=resolution, height=resolution),
             )
         ),
         process_units=[
             _PROCESS_UNIT(
-                options=(
-                    _NORMALIZATION,
-                    _NORMALIZATION_OPTIONS(mean=preprocessing.mean, std=preprocessing.std),
-                )
+                options=_NORMALIZATION_OPTIONS(mean=preprocessing.mean, std=preprocessing.std)
             )
         ],
         stats=_STATS(max=high, min=low),
@@ -93,7 +85,7 @@ def metadata(name: str, resolution: int, classes: int, preprocessing: Preprocess
     logits = _TENSOR_METADATA(
         name=LOGITS,
         description="one logit a class, in the order of the label file; softmax gives shares",
-        content=_CONTENT(content_properties=(_FEATURE, _FEATURE_PROPERTIES())),
+        content=_CONTENT(content_properties=_FEATURE_PROPERTIES()),
         associated_files=[
             _ASSOCIATED_FILE(
                 name=LABEL_FILE,

@@ -73,8 +73,9 @@ def onnx_model(
     zero, six = constant("zero", np.array(0)), constant("six", np.array(6))
     for layer in layers:
         inputs, output = [names[source] for source in layer.inputs], names[layer.name]
-        for part, value in folded.get(layer.name, {}).items():
-            inputs.append(constant(f"{layer.name}.{part}", value))
+        if layer.name in folded:
+            own = folded[layer.name]
+            inputs += [constant(f"{layer.name}.{part}", own[part]) for part in ("weight", "bias")]
         result = f"{output}.linear" if layer.activation == "relu6" else output
         match layer.op:
             case "conv" | "depthwise":

@@ -53,14 +53,22 @@ _SIGNATURE_DEF = Schema(
 )
 _TENSOR_MAP = Schema("name:string", "tensor_index:uint32")
 
-_ADD_OPTIONS = Schema("activation:int8")
-_CONV_2D_OPTIONS = Schema("padding:int8", "stride_w:int32", "stride_h:int32", "activation:int8")
-_DEPTHWISE_CONV_2D_OPTIONS = Schema(
-    "padding:int8", "stride_w:int32", "stride_h:int32", "depth_multiplier:int32", "activation:int8"
+_ADD_OPTIONS = Schema("activation:int8", member=11)
+_CONV_2D_OPTIONS = Schema(
+    "padding:int8", "stride_w:int32", "stride_h:int32", "activation:int8", member=1
 )
-_FULLY_CONNECTED_OPTIONS = Schema("activation:int8")
-_REDUCER_OPTIONS = Schema("keep_dims:bool")
+_DEPTHWISE_CONV_2D_OPTIONS = Schema(
+    "padding:int8",
+    "stride_w:int32",
+    "stride_h:int32",
+    "depth_multiplier:int32",
+    "activation:int8",
+    member=2,
+)
+_FULLY_CONNECTED_OPTIONS = Schema("activation:int8", member=8)
+_REDUCER_OPTIONS = Schema("keep_dims:bool", member=27)
 
+_ADD, _CONV_2D, _DEPTHWISE_CONV_2D, _FULLY_CONNECTED, _MEAN = 0, 3, 4, 9, 40  # BuiltinOperator
 _TYPES = {"float32": 0, "int32": 2}  # TensorType
 _ACTIVATIONS = {"none": 0, "relu6": 3}  # ActivationFunctionType
 _SAME = 0  # Padding
@@ -68,18 +76,18 @@ _SAME = 0  # Padding
 
 @dataclass(frozen=True, slots=True)
 class _Operator:
-    """One operator: its BuiltinOperator, its options as (BuiltinOptions, table), and constants.
+    """How a layer is written: a BuiltinOperator, its options, and its constants.
 
     constants: part -> array, in the order in which they follow the layer's inputs.
     """
 
     code: int
-    options: tuple[int, Table]
+    options: Table
     constants: Mapping[str, NDArray[Any]]
     version: int = 1
 
 
-def _conv(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+def _write_conv(layer: Layer, own: Mapping[str, Array]) -> _Operator:
     options = _CONV_2D_OPTIONS(
         padding=_SAME,
         stride_w=layer.stride,
@@ -87,10 +95,10 @@ def _conv(layer: Layer, own: Mapping[str, Array]) -> _Operator:
         activation=_ACTIVATIONS[layer.activation],
     )
     weight_OHWI = own["weight"].transpose(0, 2, 3, 1)
-    return _Operator(3, (1, options), {"weight": weight_OHWI, "bias": own["bias"]})
+    return _Operator(_CONV_2D, options, {"weight": weight_OHWI, "bias": own["bias"]})
 
 
-def _depthwise(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+def _write_depthwise(layer: Layer, own: Mapping[str, Array]) -> _Operator:
     options = _DEPTHWISE_CONV_2D_OPTIONS(
         padding=_SAME,
         stride_w=layer.stride,
@@ -99,29 +107,29 @@ def _depthwise(layer: Layer, own: Mapping[str, Array]) -> _Operator:
         activation=_ACTIVATIONS[layer.activation],
     )
     weight_1HWC = own["weight"].transpose(1, 2, 3, 0)
-    return _Operator(4, (2, options), {"weight": weight_1HWC, "bias": own["bias"]})
+    return _Operator(_DEPTHWISE_CONV_2D, options, {"weight": weight_1HWC, "bias": own["bias"]})
 
 
-def _add(layer: Layer, own: Mapping[str, Array]) -> _Operator:  # noqa: ARG001
-    return _Operator(0, (11, _ADD_OPTIONS(activation=_ACTIVATIONS[layer.activation])), {})
+def _write_add(layer: Layer, own: Mapping[str, Array]) -> _Operator:  # noqa: ARG001
+    return _Operator(_ADD, _ADD_OPTIONS(activation=_ACTIVATIONS[layer.activation]), {})
 
 
-def _mean(layer: Layer, own: Mapping[str, Array]) -> _Operator:  # noqa: ARG001
+def _write_mean(layer: Layer, own: Mapping[str, Array]) -> _Operator:  # noqa: ARG001
     axes = np.array([1, 2], np.int32)
-    return _Operator(40, (27, _REDUCER_OPTIONS(keep_dims=False)), {"axes": axes})
+    return _Operator(_MEAN, _REDUCER_OPTIONS(keep_dims=False), {"axes": axes})
 
 
-def _linear(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+def _write_linear(layer: Layer, own: Mapping[str, Array]) -> _Operator:
     options = _FULLY_CONNECTED_OPTIONS(activation=_ACTIVATIONS[layer.activation])
-    return _Operator(9, (8, options), {"weight": own["weight"], "bias": own["bias"]})
+    return _Operator(_FULLY_CONNECTED, options, {"weight": own["weight"], "bias": own["bias"]})
 
 
 _OPERATORS: dict[Op, Callable[[Layer, Mapping[str, Array]], _Operator]] = {
-    "conv": _conv,
-    "depthwise": _depthwise,
-    "add": _add,
-    "mean": _mean,
-    "linear": _linear,
+    "conv": _write_conv,
+    "depthwise": _write_depthwise,
+    "add": _write_add,
+    "mean": _write_mean,
+    "linear": _write_linear,
 }
 
 #: The first TensorFlow release whose runtime has all of these operators (MEAN is the youngest),

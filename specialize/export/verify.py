@@ -21,7 +21,7 @@ from specialize.export.metadata import LABEL_FILE
 
 __all__ = ["ExportError", "Verification", "verify"]
 
-_BATCH = 64  # images at a time, so that memory stays small: 39 MB at 224 pixels
+_BATCH = 16  # images at a time: larger batches fall out of the caches and take twice as long
 
 
 class ExportError(RuntimeError):

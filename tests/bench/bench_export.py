@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -75,7 +77,7 @@ def main() -> None:
     text += "\n\n### Against an independent converter\n\n"
     if has_referee:
         text += (
-            "The same subnets through litert-torch, from their torch form. Latency in LiteRT, one "
+            "The same subnets through litert-torch, from a torch form. Latency in LiteRT, one "
             f"thread, {INVOKES} runs of each file in turns; ratio: ours / theirs, below 1 is "
             "faster.\n\n"
         )
@@ -150,7 +152,8 @@ def convert(layers: tuple[Layer, ...], folded: Weights) -> bytes:
             outputs = {INPUT: x}
             for layer in layers:
                 inputs = [outputs[name] for name in layer.inputs]
-                own = [torch.from_numpy(v) for v in folded.get(layer.name, {}).values()]
+                parts = folded.get(layer.name, {})
+                own = [torch.from_numpy(parts[part]) for part in ("weight", "bias") if parts]
                 match layer.op:
                     case "add":
                         y = inputs[0] + inputs[1]
@@ -168,9 +171,9 @@ def convert(layers: tuple[Layer, ...], folded: Weights) -> bytes:
 
     litert_torch: Any = importlib.import_module(REFEREE)
     channels_last = litert_torch.to_channel_last_io(Plain().eval(), args=[0])
-    model = litert_torch.convert(channels_last, (torch.zeros(1, *layers[0].in_shape),))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # it is chatty
         path = Path(folder) / "converted.tflite"
+        model = litert_torch.convert(channels_last, (torch.zeros(1, *layers[0].in_shape),))
         model.export(str(path))
         return path.read_bytes()
 

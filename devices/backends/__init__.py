@@ -1,0 +1,1 @@
+"""Runtimes that measure and run a model file, under the one contract of ``devices.measure``."""

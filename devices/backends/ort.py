@@ -1,0 +1,58 @@
+"""ONNX Runtime on the CPU of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ofa.errors import UserError
+
+__all__ = ["OnnxRuntime"]
+
+
+class OnnxRuntime:
+    """ONNX files on this machine."""
+
+    name = "ONNX Runtime"
+    suffix = ".onnx"
+
+    def __init__(self, threads: int = 1) -> None:
+        self.version: str = onnxruntime.__version__
+        self.threads = threads
+
+    def open(self, model: Path | bytes) -> Callable[[], None]:
+        """Load a model, and give what runs it once on zeros. Raises UserError."""
+        session = self._load(model)
+        feeds = {}
+        for given in session.get_inputs():
+            shape = [side if isinstance(side, int) else 1 for side in given.shape]
+            feeds[given.name] = np.zeros(shape, np.float32)
+
+        def once() -> None:
+            session.run(None, feeds)
+
+        return once
+
+    def run(self, model: Path | bytes, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The output (N, classes) of normalized images x (N, 3, H, W)."""
+        session = self._load(model)
+        output: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: x})[0]
+        return output
+
+    def _load(self, model: Path | bytes) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors share no class of their own
+            where = "" if isinstance(model, bytes) else str(model)
+            raise UserError(f"ONNX Runtime cannot load the model ({error})", where) from error

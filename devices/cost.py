@@ -1,0 +1,129 @@
+"""What a network costs on a device: a price for each layer, a point and a bound for the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from devices.profile import Profile
+from ofa.errors import UserError
+from ofa.layers import Layer
+from ofa.space import Space
+from ofa.table import Table, tabulate
+
+__all__ = [
+    "Latency",
+    "bound_factor",
+    "features",
+    "latency_table",
+    "predict",
+    "price",
+    "warnings_for",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """A predicted latency in ms: ``bound`` holds with ``confidence``."""
+
+    point: float
+    bound: float
+    confidence: float
+
+
+def features(layer: Layer) -> dict[str, float]:
+    """What a layer is priced by (``layer-features/1``), in millions of elements or MACs.
+
+    The depthwise terms are cumulative, so that a larger kernel is never cheaper than a smaller
+    one. SAME padding and relu6 are fused and cost nothing of their own.
+    """
+    height, width, channels = layer.out_shape
+    into = layer.in_shape[0] * layer.in_shape[1] * layer.in_shape[2] / 1e6
+    out = height * width * channels / 1e6
+    macs, taps = layer.macs / 1e6, layer.kernel**2
+    found = {"n": 1.0}
+    match layer.op:
+        case "conv" if layer.in_shape[2] <= 4:
+            found |= {"stem.macs": macs, "stem.io": into + out}
+        case "conv" if layer.kernel == 1:
+            found |= {
+                "pw.macs": macs,
+                "pw.in": into / layer.stride**2,
+                "pw.out": out,
+                "pw.w": layer.in_shape[2] * channels / 1e6,
+            }
+        case "conv":
+            weights = taps * layer.in_shape[2] * channels / 1e6
+            found |= {"conv.macs": macs, "conv.in": into, "conv.out": out, "conv.w": weights}
+        case "depthwise":
+            found |= {"dw.k3": out * min(taps, 9), "dw.in": into, "dw.out": out}
+            if taps > 9:
+                found["dw.k5"] = out * (min(taps, 25) - 9)
+            if taps > 25:
+                found["dw.k7"] = out * (taps - 25)
+            if layer.stride > 1:
+                found["dw.s2"] = out
+        case "linear":
+            found["fc.w"] = layer.in_shape[2] * channels / 1e6
+        case "add":
+            found["mem.io"] = 3 * out
+        case "mean":
+            found["pool.ops"] = into
+    return found
+
+
+def price(profile: Profile, layer: Layer) -> float:
+    """ms of one layer; the network adds ``profile.coefficients["const"]`` once."""
+    return sum(profile.coefficients[name] * value for name, value in features(layer).items())
+
+
+def latency_table(space: Space, profile: Profile) -> Table:
+    """The table of predicted latency (point, ms)."""
+    constant = profile.coefficients["const"]
+    return tabulate(space, lambda layer: price(profile, layer), constant)
+
+
+def predict(profile: Profile, layers: Iterable[Layer], confidence: float = 0.9) -> Latency:
+    """Predicted latency of a network. Raises UserError as ``bound_factor`` does."""
+    point = profile.coefficients["const"] + sum(price(profile, layer) for layer in layers)
+    return Latency(point, point * bound_factor(profile, confidence), confidence)
+
+
+def bound_factor(profile: Profile, confidence: float) -> float:
+    """Factor from a predicted latency to one that holds with ``confidence``, one-sided.
+
+    From quantiles of actual / predicted on networks left out of the fit, interpolated linearly;
+    never below 1. Raises UserError beyond the highest confidence that the data supports.
+    """
+    known = sorted(profile.bound.items())
+    confidences = [c for c, _ in known]
+    if not confidences[0] <= confidence <= confidences[-1]:
+        raise UserError(
+            f"profile {profile.name!r} has no bound at confidence {confidence:g}",
+            "--confidence",
+            f"from {confidences[0]:g} to {confidences[-1]:g} there is data",
+        )
+    factors = np.maximum.accumulate([max(1.0, factor) for _, factor in known])
+    return float(np.interp(confidence, confidences, factors))
+
+
+def warnings_for(profile: Profile, layers: Sequence[Layer], point_ms: float) -> list[str]:
+    """One sentence for each way in which a network lies outside of what was measured."""
+    found = []
+    low, high = profile.valid.resolution
+    side = layers[0].in_shape[0]
+    if not low <= side <= high:
+        span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        found.append(
+            f"the profile was fitted on networks of {span} px; this one has {side} px, "
+            "so the bound is weaker than its confidence says"
+        )
+    low, high = profile.valid.ms
+    if not low <= point_ms <= high:
+        found.append(f"the profile's networks took {low:g} to {high:g} ms; this one is outside")
+    if profile.grade in "CD":
+        networks = profile.provenance.get("networks", "few")
+        found.append(f"grade {profile.grade}: the profile rests on {networks} networks")
+    return found

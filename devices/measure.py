@@ -1,0 +1,120 @@
+"""Latency, measured: one value, and the one contract that every backend keeps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Backend", "Measurement", "measure", "measure_interleaved"]
+
+#: Runs of one model in a row while several take turns.
+_BLOCK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Latency of one model in ms, from single runs after the warm-up.
+
+    first_ms: of the very first run, which packs weights and touches memory. runtime: name, version
+    and delegate. raw_ms: every run, in order.
+    """
+
+    runtime: str
+    threads: int
+    first_ms: float
+    raw_ms: tuple[float, ...]
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len(self.raw_ms)
+
+    @property
+    def median_ms(self) -> float:
+        """Median."""
+        return float(np.median(self.raw_ms))
+
+    @property
+    def p90_ms(self) -> float:
+        """90th percentile: nine runs of ten are at most as slow."""
+        return float(np.quantile(self.raw_ms, 0.9, method="inverted_cdf"))
+
+    @property
+    def spread(self) -> float:
+        """(p90 - median) / median; above 0.2 something else was using the machine."""
+        return self.p90_ms / self.median_ms - 1
+
+
+class Backend(Protocol):
+    """A runtime on some device. suffix: of the model files that it takes."""
+
+    name: str
+    version: str
+    suffix: str
+    threads: int
+
+    def open(self, model: Path | bytes) -> Callable[[], None]:
+        """Load a model, and give what runs it once on zeros. Raises UserError."""
+
+    def run(self, model: Path | bytes, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The model's output for a batch. Raises UserError if it cannot be loaded."""
+
+
+def measure(
+    backend: Backend,
+    model: Path | bytes,
+    *,
+    warmup_s: float = 0.2,
+    runs: int = 50,
+    most_s: float = 2.0,
+) -> Measurement:
+    """Latency of one model: ``runs`` runs, or fewer (at least 5) where they take over ``most_s``."""
+    return measure_interleaved(backend, [model], warmup_s=warmup_s, runs=runs, most_s=most_s)[0]
+
+
+def measure_interleaved(
+    backend: Backend,
+    models: Sequence[Path | bytes],
+    *,
+    warmup_s: float = 0.1,
+    runs: int = 40,
+    most_s: float = 1.0,
+) -> list[Measurement]:
+    """Latency of several models, run in turns so that a drift of the machine hits all alike.
+
+    most_s: seconds for each model, after its warm-up.
+    """
+    calls = [backend.open(model) for model in models]
+    first = [_timed(call) for call in calls]
+    for call in calls:
+        end = time.perf_counter() + warmup_s
+        while time.perf_counter() < end:
+            call()
+    taken: list[list[float]] = [[] for _ in calls]
+    while True:
+        active = [
+            (call, times)
+            for call, times in zip(calls, taken, strict=True)
+            if len(times) < runs and (sum(times) < 1e3 * most_s or len(times) < 5)
+        ]
+        if not active:
+            break
+        for call, times in active:
+            times += [_timed(call) for _ in range(_BLOCK)]
+    runtime = f"{backend.name} {backend.version}"
+    return [
+        Measurement(runtime, backend.threads, one, tuple(times))
+        for one, times in zip(first, taken, strict=True)
+    ]
+
+
+def _timed(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - began)

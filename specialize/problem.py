@@ -1,0 +1,181 @@
+"""What is searched for: the most accurate architecture within budgets, all of them tables.
+
+Axes: N population, P block position, C choice of a block, R resolution.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa.errors import UserError
+from ofa.space import Genotypes, Space
+from ofa.table import Table
+
+__all__ = ["REPORTED", "Budget", "Limit", "Problem", "minimum", "parse_budget"]
+
+Quantity = Literal["latency", "macs", "parameters"]
+
+#: Suffix, in small letters -> quantity, what one of it is in the quantity's own unit.
+_UNITS: dict[str, tuple[Quantity, float]] = {
+    "us": ("latency", 1e-3),
+    "ms": ("latency", 1.0),
+    "s": ("latency", 1e3),
+    "kmacs": ("macs", 1e3),
+    "mmacs": ("macs", 1e6),
+    "gmacs": ("macs", 1e9),
+    "kparams": ("parameters", 1e3),
+    "mparams": ("parameters", 1e6),
+}
+_BYTES = {"b", "kb", "mb", "kib", "mib"}
+_EXAMPLES = "20ms, 300MMACs or 3Mparams"
+
+#: Quantity -> unit that it is reported in, and how many of its own unit that is.
+REPORTED: dict[Quantity, tuple[str, float]] = {
+    "latency": ("ms", 1.0),
+    "macs": ("MMACs", 1e6),
+    "parameters": ("Mparams", 1e6),
+}
+
+#: Float sums differ in their last bits: every comparison with a limit allows this.
+SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit on one quantity: ms of latency, MACs, or parameters."""
+
+    quantity: Quantity
+    limit: float
+
+    def __str__(self) -> str:
+        return format_quantity(self.quantity, self.limit)
+
+
+def format_quantity(quantity: Quantity, value: float) -> str:
+    """A value with its unit, as ``parse_budget`` reads it."""
+    unit, size = REPORTED[quantity]
+    return f"{value / size:.4g}{unit}"
+
+
+def parse_budget(text: str) -> Budget:
+    """The budget that a text like ``20ms`` says. Raises UserError."""
+    match = re.fullmatch(
+        r"\s*([-+]?[0-9.]+(?:e[-+]?\d+)?|[-+]?inf|nan)\s*([a-z]*)\s*", text.lower()
+    )
+    where = "--budget"
+    if match is None:
+        raise UserError(f"budget {text!r} is not a number with a unit", where, f"write {_EXAMPLES}")
+    number, unit = match.groups()
+    try:
+        value = float(number)
+    except ValueError:
+        raise UserError(f"budget {text!r} is not a number", where, f"write {_EXAMPLES}") from None
+    if not unit:
+        raise UserError(
+            f"budget {text!r} has no unit",
+            where,
+            f"write {number}ms, {number}MMACs or {number}Mparams",
+        )
+    if unit in _BYTES:
+        raise UserError(
+            f"budget {text!r} is in bytes, and memory is not a budget yet",
+            where,
+            f"write {_EXAMPLES}",
+        )
+    if unit not in _UNITS:
+        raise UserError(f"budget {text!r} has an unknown unit", where, f"write {_EXAMPLES}")
+    if not (np.isfinite(value) and value > 0):
+        raise UserError(f"budget {text!r} is not positive and finite", where, f"write {_EXAMPLES}")
+    quantity, size = _UNITS[unit]
+    return Budget(quantity, value * size)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limit:
+    """A budget as the search sees it: the table must not exceed ``most``.
+
+    most: in the table's unit. For a latency it is the budget divided by the factor from point to
+    bound, so that the bound keeps the budget.
+    """
+
+    budget: Budget
+    table: Table
+    most: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """Maximize ``value`` over ``space`` within all ``limits``.
+
+    device: for messages.
+    """
+
+    space: Space
+    value: Table
+    limits: tuple[Limit, ...]
+    device: str
+
+    def excess(self, genotypes_NP: Genotypes) -> NDArray[np.float64]:
+        """(N,) the largest cost as a share of its limit; an architecture fits where it is <= 1."""
+        shares: NDArray[np.float64] = np.max(
+            [limit.table.price(genotypes_NP) / (limit.most + SLACK) for limit in self.limits],
+            axis=0,
+        )
+        return shares
+
+    def check_possible(self) -> None:
+        """Raise UserError, with the least value the space reaches, where a budget is below it."""
+        for limit in self.limits:
+            least, _ = minimum(self.space, limit.table)
+            if least > limit.most + SLACK:
+                quantity = limit.budget.quantity
+                reached = least * limit.budget.limit / limit.most
+                _, size = REPORTED[quantity]
+                digit = 10 ** np.floor(np.log10(reached / size) - 1)
+                enough = format_quantity(
+                    quantity, float(np.ceil(reached / size / digit) * digit * size)
+                )
+                bound = " (bound)" if quantity == "latency" else ""
+                raise UserError(
+                    f"no architecture of {self.space.name!r} fits {limit.budget} on {self.device!r}: "
+                    f"the least is {format_quantity(quantity, reached)}{bound}",
+                    "--budget",
+                    f"try {enough}",
+                )
+
+    def refuse_together(self) -> NoReturn:
+        """Raise UserError: each budget is possible, but nothing was found that keeps all."""
+        names = " and ".join(str(limit.budget) for limit in self.limits)
+        raise UserError(
+            f"no architecture of {self.space.name!r} was found within {names} on {self.device!r}",
+            "--budget",
+            "relax one of them",
+        )
+
+
+def minimum(space: Space, table: Table) -> tuple[float, Genotypes]:
+    """The least cost that any architecture has under an additive table, and its genotype (1 + P,).
+
+    Exact: stages are independent given the resolution, and so are the blocks of a stage given its
+    depth.
+    """
+    best = (np.inf, np.zeros(1 + len(space.positions), np.int16))
+    choices = table.cost_RPC[:, :, 1:]
+    cheapest_RP, which_RP = choices.min(2), choices.argmin(2) + 1
+    for r in range(len(space.resolutions)):
+        total, row, start = table.fixed_R[r], [r], 0
+        for stage in space.stages:
+            most = stage.depths[-1]
+            costs = cheapest_RP[r, start : start + most].cumsum()
+            depth = min(stage.depths, key=lambda d: costs[d - 1])
+            total += costs[depth - 1]
+            row += [*which_RP[r, start : start + depth], *[0] * (most - depth)]
+            start += most
+        if total < best[0]:
+            best = (float(total), np.array(row, np.int16))
+    return best
