@@ -74,7 +74,7 @@ def measure(
     runs: int = 50,
     most_s: float = 2.0,
 ) -> Measurement:
-    """Latency of one model: ``runs`` runs, or fewer (at least 5) where they take over ``most_s``."""
+    """Latency of one model: ``runs`` runs, fewer (at least 5) where they take over ``most_s``."""
     return measure_interleaved(backend, [model], warmup_s=warmup_s, runs=runs, most_s=most_s)[0]
 
 

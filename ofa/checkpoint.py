@@ -175,7 +175,8 @@ def write_checkpoint(
             "labels": json.dumps(list(labels)),
             "preprocessing": json.dumps(preprocessing.as_dict()),
         }
-        half = {key: tensors[key].astype(np.float16) for key in sorted(tensors)}
+        # C order: safetensors writes memory as it lies, and torch gives channels-last arrays.
+        half = {key: tensors[key].astype(np.float16, order="C") for key in sorted(tensors)}
         save_file(half, partial / "weights.safetensors", metadata)
         with (partial / "subnets.csv").open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")

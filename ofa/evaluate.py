@@ -51,7 +51,7 @@ class Evaluator:
     """Scores subnets on fixed images, recalibrated on other fixed images."""
 
     def __init__(self, recalibration: Images, images: Images) -> None:
-        self.recalibration, self.images = recalibration, images
+        self.recalibration, self.images = recalibration.interleaved(), images
         self._pixels: dict[int, tuple[Pixels, Pixels]] = {}
 
     @torch.no_grad()

@@ -73,6 +73,18 @@ class Images:
         names = tuple(self.names[i] for i in chosen)
         return Images(self.source, self.classes, names, self.labels[chosen], self._read)
 
+    def interleaved(self) -> Images:
+        """The same images, classes in turn, so that any run of them is balanced.
+
+        Batch norms must be recalibrated on such batches: on images sorted by class every batch
+        would have the statistics of one class.
+        """
+        rank = np.empty(len(self), np.int64)
+        for label in range(len(self.classes)):
+            own = np.flatnonzero(self.labels == label)
+            rank[own] = np.arange(len(own))
+        return self.take(np.lexsort((self.labels, rank)))
+
     def readable(self) -> tuple[Images, list[str]]:
         """The images that decode, and the names of those that do not."""
 

@@ -34,12 +34,11 @@ from ofa.space import Arch, Space
 from ofa.spaces import get_space
 from ofa.supernet import initial
 from ofa.teacher import Teacher
-from ofa.weights import Array
+from ofa.weights import RECALIBRATION_IMAGES, Array
 from ofa.wilson import wilson
 
 __all__ = ["Options", "train_supernet"]
 
-_RECALIBRATION = 256  # images
 _HELD_OUT_SHIPPED = 768  # held-out images that go into the checkpoint
 _TEST_SHIPPED = 500
 
@@ -107,7 +106,7 @@ def train_supernet(options: Options) -> Path:
 
     rng = np.random.default_rng(options.seed)
     archs = [only] if only is not None else spread(space, options.subnets, rng)
-    recalibration = split(splits.train, min(_RECALIBRATION, len(splits.train) // 2), 1)[1]
+    recalibration = split(splits.train, min(RECALIBRATION_IMAGES, len(splits.train) // 2), 1)[1]
     rows = _evaluate(run, archs, recalibration, splits.held_out, folder / "subnets.csv", say)
     card = _card(options, run, splits, recipe, published, rows, recalibration)
     few = split(splits.held_out, min(_HELD_OUT_SHIPPED, len(splits.held_out)), 2)[1]
@@ -127,9 +126,7 @@ def train_supernet(options: Options) -> Path:
             evaluated=rows,
             files={"calibration.zip": calibration, "test.zip": test},
         )
-    say(
-        f"{options.output}: ofa-specialize --checkpoint {options.output} --device pixel --budget 20ms"
-    )
+    say(f"next: ofa-specialize --checkpoint {options.output} --device pixel --budget 20ms")
     return options.output
 
 
@@ -212,10 +209,8 @@ def _card(
     recalibration: Images,
 ) -> dict[str, Any]:
     reached = []
-    ends = {
-        str(row[0]): row for row in (min(rows, key=lambda r: r[1]), max(rows, key=lambda r: r[1]))
-    }
-    for arch, arch_size, held_out, count in ends.values():
+    by_size = sorted(rows, key=lambda row: row[1])
+    for arch, arch_size, held_out, count in {by_size[0], by_size[-1]}:
         entry: dict[str, Any] = {
             "arch": str(arch), "macs": arch_size, "held_out": {"value": held_out, "n": count},
         }  # fmt: skip
@@ -282,7 +277,9 @@ class _Teller:
         """Gives the callback of ``Run.train``."""
         fancy = self.console.is_terminal and not self.quiet
         columns = (
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
             TextColumn("loss {task.fields[loss]:.3f}  {task.fields[speed]:.0f} images/s"),
             TimeRemainingColumn(),
         )  # fmt: skip

@@ -8,7 +8,7 @@ A few hundred evaluations thus fit a table of a hundred entries, and the posteri
 is. The logit makes effects additive near 100 % and keeps every estimate below it; it is monotone,
 so the search may maximize it.
 
-Axes: N evaluated subnets, E entries of the table, G levels of the prior, P, C, R as in ``ofa.table``.
+Axes: N evaluated subnets, E entries of the table; P, C, R as in ``ofa.table``.
 """
 
 from __future__ import annotations
@@ -91,10 +91,8 @@ class _Entries:
         resolutions, blocks = len(self.space.resolutions), self.blocks
         choices = [self.space.stages[s].choices[c] for _, s, c in blocks]
         # What the entry of a block is made of: being there, its kernel, its expand ratio.
-        effects = np.stack(
-            [np.ones(len(blocks)), _code([b.kernel for b in choices]), _code([b.expand for b in choices])],
-            axis=1,
-        )  # fmt: skip
+        kernels, expands = _code([b.kernel for b in choices]), _code([b.expand for b in choices])
+        effects = np.stack([np.ones(len(blocks)), kernels, expands], axis=1)
 
         def grouped(groups: list[int]) -> FloatArray:
             """The three effects, separate for each group of blocks."""

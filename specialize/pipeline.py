@@ -45,7 +45,7 @@ from specialize.search.evolution import evolve
 __all__ = ["Result", "specialize"]
 
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
-_FIRST_LOOK = 256
+_FIRST_LOOK = 200
 _FINALISTS = 3
 #: On this machine: searches with a tightened limit before giving up.
 _TIGHTENINGS = 4
@@ -279,7 +279,7 @@ def _keep_measured(
         problem = replace(problem, limits=limits)
         found = evolve(problem, seed=seed + attempt + 1, count=count)
     raise UserError(
-        f"no subnet was measured within {min(budgets):g} ms; the nearest took {p90.min():.2f} ms p90",
+        f"no subnet was measured within {min(budgets):g} ms; the nearest: {p90.min():.2f} (p90)",
         f"--device {bench.name}",
         "give a larger --budget, or repeat on an idle machine",
     )
@@ -296,9 +296,11 @@ def _score(
 
     All are scored on a first few images, the best of them on all.
     """
+    held_out = held_out.interleaved()
     first = held_out.take(range(min(_FIRST_LOOK, len(held_out))))
     scored = []
-    for done, (arch, estimate) in enumerate(zip(archs, estimates, strict=True), start=1):
+    by_resolution = sorted(zip(archs, estimates, strict=True), key=lambda pair: pair[0].resolution)
+    for done, (arch, estimate) in enumerate(by_resolution, start=1):
         cut = scorer.cut(arch)
         share = r.Share(value=scorer.accuracy(cut, first), n=len(first))
         scored.append(_Scored(cut, float(estimate), share))

@@ -142,8 +142,8 @@ class Problem:
                 )
                 bound = " (bound)" if quantity == "latency" else ""
                 raise UserError(
-                    f"no architecture of {self.space.name!r} fits {limit.budget} on {self.device!r}: "
-                    f"the least is {format_quantity(quantity, reached)}{bound}",
+                    f"no architecture of {self.space.name!r} fits {limit.budget} on "
+                    f"{self.device!r}: the least is {format_quantity(quantity, reached)}{bound}",
                     "--budget",
                     f"try {enough}",
                 )

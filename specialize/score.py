@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -18,7 +19,15 @@ from ofa.checkpoint import Checkpoint
 from ofa.images import Images, Pixels
 from ofa.layers import INPUT, Layer, lower
 from ofa.space import Arch
-from ofa.weights import RECALIBRATION_BATCH, Array, Statistics, Weights, extract, fold
+from ofa.weights import (
+    RECALIBRATION_BATCH,
+    RECALIBRATION_IMAGES,
+    Array,
+    Statistics,
+    Weights,
+    extract,
+    fold,
+)
 from specialize.export.onnx import conv_node, onnx_model
 
 __all__ = ["Cut", "Scorer", "statistics_model"]
@@ -34,15 +43,23 @@ class Cut:
 
 
 class Scorer:
-    """Cuts subnets out of a checkpoint and scores them; decoded images are kept by resolution."""
+    """Cuts subnets out of a checkpoint and scores them.
+
+    Decoded images are kept for one resolution: ask for one after the other.
+    """
 
     def __init__(self, checkpoint: Checkpoint, recalibration: Images, threads: int) -> None:
-        self.checkpoint, self.recalibration, self.threads = checkpoint, recalibration, threads
+        self.checkpoint, self.threads = checkpoint, threads
+        few = min(RECALIBRATION_IMAGES, len(recalibration))
+        self.recalibration = recalibration.interleaved().take(range(few))
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
-        self._pixels: dict[tuple[int, int], Pixels] = {}
+        # A planned memory layout is larger and, at these sizes, slower than the arena alone.
+        self._options.enable_mem_pattern = False
+        self._pixels: dict[int, Pixels] = {}
+        self._resolution = 0
 
     def cut(self, arch: Arch) -> Cut:
         """The subnet, recalibrated."""
@@ -92,10 +109,11 @@ class Scorer:
         return ort.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
 
     def _pixels_of(self, images: Images, resolution: int) -> Pixels:
-        key = (id(images), resolution)
-        if key not in self._pixels:
-            self._pixels[key] = images.pixels(resolution)
-        return self._pixels[key]
+        if resolution != self._resolution:
+            self._pixels, self._resolution = {}, resolution
+        if id(images) not in self._pixels:
+            self._pixels[id(images)] = images.pixels(resolution)
+        return self._pixels[id(images)]
 
     def _batches(self, pixels: Pixels, size: int) -> Iterator[Array]:
         for start in range(0, len(pixels), size):
@@ -121,7 +139,7 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
         constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
         return name
 
-    def node(op: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def node(op: str, inputs: list[str], output: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 

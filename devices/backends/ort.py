@@ -14,6 +14,8 @@ from ofa.errors import UserError
 
 __all__ = ["OnnxRuntime"]
 
+_BATCH = 8  # images at a time: larger batches fall out of the caches
+
 
 class OnnxRuntime:
     """ONNX files on this machine."""
@@ -41,8 +43,9 @@ class OnnxRuntime:
     def run(self, model: Path | bytes, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The output (N, classes) of normalized images x (N, 3, H, W)."""
         session = self._load(model)
-        output: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: x})[0]
-        return output
+        name = session.get_inputs()[0].name
+        parts = np.split(x, range(_BATCH, len(x), _BATCH))
+        return np.concatenate([session.run(None, {name: part})[0] for part in parts])
 
     def _load(self, model: Path | bytes) -> Any:
         options = onnxruntime.SessionOptions()

@@ -78,7 +78,7 @@ class Table:
 
 def finish(root: Table, identifier: bytes) -> bytes:
     """The bytes of a file: ``root`` and all below it, with a four-byte file identifier."""
-    builder: Any = Builder(1 << 16)  # type: ignore[no-untyped-call]
+    builder: Any = Builder(1 << 16)
     builder.Finish(_write_table(builder, root), identifier)
     return bytes(builder.Output())
 

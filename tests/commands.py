@@ -1,0 +1,15 @@
+"""The command lines, as real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+MODULES = {"ofa-train": "ofa.cli", "ofa-device": "devices.cli", "ofa-specialize": "specialize.cli"}
+
+
+def command(name: str, *words: object, cwd: Path | None = None):
+    """Run a command line of the project; its result has exit code, stdout and stderr."""
+    line = [sys.executable, "-m", MODULES[name], *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, check=False)
