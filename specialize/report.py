@@ -7,6 +7,7 @@ in ``docs/report.md`` is made from their descriptions.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -272,3 +273,12 @@ def _kind(annotation: Any) -> str:
     for word in ("typing.", "<class '", "'>"):
         text = text.replace(word, "")
     return text.replace("|", "or")
+
+
+if __name__ == "__main__":  # writes the schema and the reference anew
+    here = Path(__file__).parent
+    (here / "report.schema.json").write_text(schema())
+    page = here.parent / "docs" / "report.md"
+    head, _, rest = page.read_text().partition("| key |")
+    _, _, tail = rest.partition("\n\n")
+    page.write_text(head + reference() + (f"\n{tail}" if tail else ""))

@@ -1,0 +1,83 @@
+"""The search: valid, repeatable, and close to what listing everything finds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofa.errors import UserError
+from ofa.space import Space
+from ofa.spaces import get_space
+from ofa.table import Table, tabulate
+from specialize.problem import Budget, Limit, Problem
+from specialize.search import distinct
+from specialize.search.evolution import evolve
+from tests.specialize.test_problem import SMALL, everything, random_table
+from tests.strategies import spaces
+
+
+def problem_of(space: Space, value: Table, cost: Table, share: float) -> Problem:
+    """A limit that ``share`` of random architectures keep."""
+    sample = space.sample(np.random.default_rng(0), 500)
+    limit = float(np.quantile(cost.price(sample), share))
+    return Problem(space, value, (Limit(Budget("macs", limit), cost, limit),), "test")
+
+
+@given(spaces(), st.integers(0, 2**32 - 1))
+def test_what_is_found_lies_in_the_space_and_keeps_the_budget(space: Space, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    cost = tabulate(space, lambda layer: layer.macs)
+    problem = problem_of(space, random_table(space, rng), cost, 0.3)
+    found = evolve(problem, seed=seed % 1000, count=5)
+    archs = [space.decode(row) for row in found.genotypes]
+    assert (space.encode(archs) == found.genotypes).all()
+    assert len(set(archs)) == len(archs) >= 1
+    assert (problem.excess(found.genotypes) <= 1).all()
+    assert found.values.tolist() == sorted(found.values, reverse=True)
+    assert found.values == pytest.approx(problem.value.price(found.genotypes))
+    assert [value for _, value in found.trace] == sorted(value for _, value in found.trace)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.9))
+def test_it_finds_the_best_of_a_space_that_can_be_listed(seed: int, share: float) -> None:
+    """And never anything better."""
+    rng = np.random.default_rng(seed)
+    problem = problem_of(SMALL, random_table(SMALL, rng), random_table(SMALL, rng), share)
+    rows = everything(SMALL)
+    fits = problem.excess(rows) <= 1
+    best = problem.value.price(rows[fits]).max()
+    assert evolve(problem, seed=1, count=1).values[0] == best
+
+
+def test_same_seed_same_result_and_several_budgets() -> None:
+    space = get_space("lite")
+    tables = [tabulate(space, lambda layer: layer.macs), tabulate(space, lambda la: la.parameters)]
+    value = Table(tables[0].fixed_R ** 0.3, np.sqrt(tables[0].cost_RPC))
+    limits = (
+        Limit(Budget("macs", 9e7), tables[0], 9e7),
+        Limit(Budget("parameters", 2.6e6), tables[1], 2.6e6),
+    )
+    problem = Problem(space, value, limits, "test")
+    first, again = (evolve(problem, seed=7) for _ in range(2))
+    assert (first.genotypes == again.genotypes).all()
+    assert first.trace == again.trace
+    assert len(first.genotypes) == 10
+    for table, most in zip(tables, (9e7, 2.6e6), strict=True):
+        assert (table.price(first.genotypes) <= most).all()
+    differ = (first.genotypes[:, None] != first.genotypes[None]).sum(2)
+    assert differ[~np.eye(10, dtype=bool)].min() >= 2
+
+
+def test_it_refuses_at_once_what_is_impossible() -> None:
+    space = get_space("lite")
+    cost = tabulate(space, lambda layer: layer.macs)
+    problem = Problem(space, cost, (Limit(Budget("macs", 1e6), cost, 1e6),), "test")
+    with pytest.raises(UserError, match=r"the least is 20\.4"):
+        evolve(problem)
+
+
+def test_distinct_keeps_the_first_of_twins() -> None:
+    rows = np.array([[0, 1, 1], [0, 1, 2], [0, 2, 2], [1, 2, 1]], np.int16)
+    assert distinct(rows, 3, 2).tolist() == [0, 2, 3]

@@ -1,0 +1,237 @@
+"""The main job on a small checkpoint: real command lines, real files, real runtimes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from devices.backends.litert import Litert
+from ofa.layers import lower, macs
+from ofa.space import Arch
+from specialize import specialize
+from specialize.report import Report, reference, schema
+from tests.commands import MODULES, command
+from tests.strategies import TINY
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+ROOT = Path(__file__).parents[2]
+FILES = {"model.tflite", "model.onnx", "labels.txt", "report.json"}
+
+
+@pytest.fixture(scope="module")
+def tiny(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(shapes_folder, tmp_path_factory.mktemp("pipeline"))
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A result of the command line: (folder, process)."""
+    folder = tmp_path_factory.mktemp("made")
+    result = command(
+        "ofa-specialize", "--device", "pixel", "--budget", "0.6ms", "--checkpoint", tiny, cwd=folder
+    )
+    assert result.returncode == 0, result.stderr
+    return folder / "pixel-0.6ms", result
+
+
+def report_of(folder: Path) -> Report:
+    return Report.model_validate_json((folder / "report.json").read_text())
+
+
+def test_it_writes_files_that_keep_the_budget(made) -> None:
+    folder, result = made
+    assert {path.name for path in folder.iterdir()} == FILES
+    report = report_of(folder)
+    (budget,) = report.budgets
+    assert budget.kept
+    assert report.latency_ms.point <= budget.bound <= budget.limit == 0.6
+    arch = Arch.parse(report.architecture)
+    TINY.check(arch)
+    assert report.macs == macs(lower(TINY, arch))
+    assert report.accuracy.test.low <= report.accuracy.test.value <= report.accuracy.test.high
+    assert len(report.search.candidates) == 10
+    assert report.verified.same_answers
+    for file in report.files:
+        assert (folder / file.path).stat().st_size == file.bytes
+    for text in ("kept", "test images", "model.tflite", report.architecture):
+        assert text in result.stdout
+
+
+def test_the_tflite_file_reaches_the_reported_accuracy(made, tiny: Path) -> None:
+    from ofa.checkpoint import read_checkpoint
+
+    folder, _ = made
+    report = report_of(folder)
+    checkpoint = read_checkpoint(tiny)
+    test = checkpoint.test()
+    x = checkpoint.preprocessing.normalize(test.pixels(report.resolution))
+    answers = Litert().run(folder / "model.tflite", x).argmax(1)
+    assert 100 * (answers == test.labels).mean() == pytest.approx(report.accuracy.test.value)
+
+
+def test_same_seed_same_bytes_and_json_is_the_report(made, tiny: Path) -> None:
+    """Law 10; the same command may write into its own folder again."""
+    folder, _ = made
+    before = {name: (folder / name).read_bytes() for name in FILES}
+    again = command(
+        "ofa-specialize", "--device", "pixel", "--budget", "0.6ms", "--checkpoint", tiny, "--json",
+        "--quiet", cwd=folder.parent,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    for name in FILES - {"report.json"}:
+        assert (folder / name).read_bytes() == before[name], name
+    assert again.stdout == (folder / "report.json").read_text()
+    first = Report.model_validate_json(before["report.json"])
+    assert Report.model_validate_json(again.stdout).architecture == first.architecture
+
+
+def test_other_budgets_and_the_python_api(tiny: Path, tmp_path: Path) -> None:
+    result = specialize(
+        "rpi4", ["40ms", "0.6MMACs", "20kparams"], checkpoint=tiny, output=tmp_path / "out",
+        candidates=3, threads=1,
+    )  # fmt: skip
+    assert result.tflite.is_file()
+    assert result.onnx.is_file()
+    assert [b.quantity for b in result.report.budgets] == ["latency", "macs", "parameters"]
+    assert all(b.kept for b in result.report.budgets)
+    assert result.report.macs <= 0.6e6
+    assert result.report.parameters <= 20e3
+
+
+@pytest.mark.parametrize("device", ["host", "host-onnxruntime"])
+def test_this_machine_is_measured(device: str, tiny: Path, tmp_path: Path) -> None:
+    result = specialize(
+        device, "50ms", checkpoint=tiny, output=tmp_path / "out", candidates=3, threads=1
+    )
+    measured = result.report.latency_ms.measured
+    assert measured is not None
+    assert measured.p90 <= 50
+    assert result.report.budgets[0].value == measured.p90
+    assert result.report.device.name == device
+
+
+def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    result = specialize(
+        "pixel", "0.6ms", checkpoint=tiny, output=tmp_path / "out", images=shapes_folder,
+        candidates=2, threads=1,
+    )  # fmt: skip
+    assert result.report.accuracy.held_out.n == 150
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--device", "pixle", "--budget", "1ms"], "did you mean 'pixel'"),
+        (["--device", "pixel", "--budget", "20"], "write 20ms, 20MMACs"),
+        (["--device", "pixel", "--budget", "0.01ms"], "no architecture of 'tiny' fits 0.01ms"),
+        (
+            ["--device", "pixel", "--budget", "1ms", "--confidence", "0.98"],
+            "no bound at confidence",
+        ),
+        (["--device", "pixel", "--budget", "1ms", "--checkpoint", "nope"], "no checkpoint 'nope'"),
+        (["--device", "pixel", "--budget", "1ms", "-o", "/proc/nowhere"], "cannot write there"),
+        (["--device", "pixel", "--budget", "1ms", "-o", "used"], "the folder holds other files"),
+        (["--device", "pixel", "--budget", "1ms", "--images", "one"], "only one class"),
+        (["--device", "pixel", "--budget", "1ms", "--images", "none"], "no images in it"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    words: list[str], complaint: str, tiny: Path, tmp_path: Path
+) -> None:
+    for folder in ("used", "one/cat", "none"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "used" / "thesis.txt").write_text("precious")
+    Image.new("RGB", (8, 8)).save(tmp_path / "one" / "cat" / "1.png")
+    before = sorted(tmp_path.rglob("*"))
+    if "--checkpoint" not in words:
+        words = [*words, "--checkpoint", str(tiny)]
+    result = command("ofa-specialize", *words, "-q", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert complaint in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    """No file of more than 20 kB can be written: the model's cannot."""
+    line = [sys.executable, "-m", MODULES["ofa-specialize"], "--device", "pixel", "-q",
+            "--budget", "0.6ms", "--checkpoint", str(tiny), "-o", str(tmp_path / "out")]  # fmt: skip
+    result = subprocess.run(
+        line,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert result.returncode == 2, result.stderr
+    assert "cannot write" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("delay", [0.3, 0.8, 1.2, 1.6])
+def test_interrupted_leaves_no_half_file(delay: float, tiny: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", MODULES["ofa-specialize"], "--device", "pixel",
+            "--budget", "0.6ms", "--checkpoint", str(tiny), "-o", str(tmp_path / "out")]  # fmt: skip
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    code = process.wait(timeout=60)
+    assert code in (0, 130, -signal.SIGINT)
+    found = {path.name for path in (tmp_path / "out").glob("*") if path.is_file()}
+    assert found in (set(), FILES)
+
+
+def test_help_and_version_are_quick_to_say_what_there_is() -> None:
+    """A new flag is a decision: it is made here."""
+    flags = {
+        "ofa-specialize": {
+            "--device", "--budget", "--checkpoint", "--output", "--confidence", "--candidates",
+            "--images", "--threads", "--seed", "--force", "--json", "--quiet", "--version", "--help",
+        },
+        "ofa-train": {
+            "--data", "--output", "--test", "--space", "--init", "--recipe", "--hours", "--epochs",
+            "--arch", "--subnets", "--held-out", "--threads", "--seed", "--resume", "--quiet",
+            "--version", "--help",
+        },
+    }  # fmt: skip
+    for name, expected in flags.items():
+        text = command(name, "-h").stdout
+        found = {word.strip(",") for word in text.split() if word.startswith("--")}
+        assert {f for f in found if "completion" not in f} >= expected
+        assert not {f for f in found if f[2:].isidentifier()} - expected - {"--resume"}
+        assert command(name, "--version").stdout.startswith(f"{name} ")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['x', '-h']\n"
+        "from {} import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert not {{'numpy', 'onnx', 'onnxruntime', 'torch', 'PIL'}} & set(sys.modules)"
+    )
+    for module in MODULES.values():
+        subprocess.run([sys.executable, "-c", code.format(module)], check=True, capture_output=True)
+
+
+def test_schema_and_reference_are_those_of_the_code() -> None:
+    """`python -m specialize.report` writes both anew."""
+    assert (ROOT / "specialize" / "report.schema.json").read_text() == schema()
+    assert reference() in (ROOT / "docs" / "report.md").read_text()
+
+
+def test_the_report_is_valid_json_of_its_schema(made) -> None:
+    folder, _ = made
+    data = json.loads((folder / "report.json").read_text())
+    assert data["schema"] == "ofa-report/1"
+    assert set(data) == set(json.loads(schema())["required"])
+    assert np.isfinite(data["latency_ms"]["bound"])
