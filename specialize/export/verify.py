@@ -15,6 +15,7 @@ from onnx import ModelProto
 
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
+from ofa.errors import UserError
 from ofa.preprocessing import Preprocessing
 from ofa.weights import Array
 from specialize.export.metadata import LABEL_FILE
@@ -81,7 +82,8 @@ def verify(
     Two runtimes sum in different orders: about 1e-6 for the networks here (measured), and a wrong
     weight, padding or activation is far above 1e-4.
 
-    Raises ExportError, with the figures, beyond the tolerance or where a file has other labels.
+    Raises ExportError, with the figures, beyond the tolerance, and where a file has other labels or
+    does not run.
     """
     for file, found in (("TFLite", _tflite_labels(tflite)), ("ONNX", _onnx_labels(onnx))):
         if found != list(labels):
@@ -91,8 +93,11 @@ def verify(
     for start in range(0, len(pixels), _BATCH):
         x_NHWC = preprocessing.normalize(pixels[start : start + _BATCH])
         x_NCHW = np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2))
-        outputs["tflite"].append(litert.run(tflite, x_NHWC))
-        outputs["onnx"].append(ort.run(onnx, x_NCHW))
+        try:
+            outputs["tflite"].append(litert.run(tflite, x_NHWC))
+            outputs["onnx"].append(ort.run(onnx, x_NCHW))
+        except UserError as error:  # not the user's file
+            raise ExportError(f"a file that was written cannot be run: {error}") from error
     from_tflite, from_onnx = (np.concatenate(parts) for parts in outputs.values())
     answer = reference.argmax(1)
     result = Verification(

@@ -48,7 +48,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def machine(packages: Sequence[str] = ()) -> str:
-    """Processor, cores, system, Python and package versions, in one line."""
+    """Processor, cores, how busy they are, system, Python and package versions, in one line."""
     versions = []
     for package in (*_PACKAGES, *packages):
         try:
@@ -57,7 +57,8 @@ def machine(packages: Sequence[str] = ()) -> str:
             continue
     return ", ".join(
         [
-            f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+            f"{_processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}",
+            platform.system(),
             f"Python {platform.python_version()}",
             *versions,
         ]

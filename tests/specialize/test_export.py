@@ -328,6 +328,8 @@ def test_verify_accepts_what_was_scored_and_refuses_anything_else() -> None:
         verify(tflite, onnx_file, pixels, reference * np.float32(np.nan), labels, LITE0)
     with pytest.raises(ExportError, match="the TFLite file has labels"):
         verify(tflite, onnx_file, pixels, reference, labels[::-1], LITE0)
+    with pytest.raises(ExportError, match="cannot be run"):
+        verify(tflite.replace(b"TFL3", b"TFL2", 1), onnx_file, pixels, reference, labels, LITE0)
 
 
 def test_verify_reads_files(tmp_path: Any) -> None:

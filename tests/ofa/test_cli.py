@@ -1,0 +1,80 @@
+"""``ofa-train`` from a folder of images to a checkpoint that ``ofa-specialize`` cuts from."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ofa.checkpoint import read_checkpoint
+from tests.commands import command
+
+
+@pytest.mark.slow
+def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path: Path) -> None:
+    """A moment of training from the published weights; a file that cannot be read is named."""
+    photos = shutil.copytree(shapes_folder, tmp_path / "photos")
+    (photos / "rows" / "000.png").write_bytes(b"broken")
+    words = ("--data", photos, "--output", "trained", "--epochs", "0.4", "--subnets", "4",
+             "--held-out", "50", "--threads", "2")  # fmt: skip
+    trained = command("ofa-train", *words, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    for text in ("skipped rows/000.png", "1 unreadable images skipped", "249 images to train on"):
+        assert text in trained.stderr
+    checkpoint = read_checkpoint(tmp_path / "trained")
+    assert checkpoint.classes == ("checks", "circles", "columns", "ramp", "rows")
+    card = checkpoint.card
+    assert card["published"] == "efficientnet-lite0"
+    assert card["data"]["skipped_images"] == 1
+    assert len(checkpoint.evaluated.accuracy) == 4
+    with (tmp_path / "trained" / "training" / "log.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == card["steps"] == 3
+
+    again = command("ofa-train", *words, cwd=tmp_path)
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "add --resume" in again.stderr
+
+    made = command(
+        "ofa-specialize", "--device", "pixel", "--budget", "10ms", "--checkpoint", "trained",
+        "--candidates", "2", "--json", "-q", cwd=tmp_path,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["budgets"][0]["kept"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--data", "nowhere"], "no such folder or zip of images"),
+        (["--data", "empty"], "no images in it"),
+        (["--data", "one"], "only one class ('cat')"),
+        (["--data", "two"], "fewer than two readable images"),
+        (["--data", "shapes", "--space", "light"], "did you mean 'lite'"),
+        (["--data", "shapes", "--recipe", "pretraind"], "did you mean 'pretrained'"),
+        (["--data", "shapes", "--init", "none", "--recipe", "pretrained"], "add --init"),
+        (["--data", "shapes", "--init", "nope"], "no checkpoint 'nope'"),
+        (["--data", "shapes", "--arch", "r96 3x3e9"], "stages"),
+        (["--data", "shapes", "--output", "/proc/nowhere"], "cannot write there"),
+        (["--data", "shapes", "--resume"], "no training state to resume"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], complaint: str, shapes_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("empty", "one/cat", "two/cat", "two/dog"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("one/cat", "two/cat", "two/dog"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    words = [str(shapes_folder) if word == "shapes" else word for word in words]
+    if "--output" not in words:
+        words = [*words, "--output", "out"]
+    result = command("ofa-train", *words, "-q", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert complaint in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
