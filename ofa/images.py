@@ -149,6 +149,11 @@ def open_images(path: Path) -> dict[str, Images]:
             str(path),
             "put the images of each class in a folder",
         )
+    for label in classes:
+        if not label.isprintable():
+            raise UserError(
+                f"class name {label!r}", str(path), "rename the folder in plain letters"
+            )
     result = {}
     for name in ("train", "val"):
         if name not in groups:

@@ -63,7 +63,8 @@ def shapes(space: Space) -> dict[str, tuple[int, ...]]:
                 f"{layer.name}.bn.bias": (out,),
             }
             if layer.op == "depthwise" and layer.block is not None:
-                for kernel in space.stages[layer.block[0]].kernels[:-1]:
+                smallest = space.stages[layer.block[0]].kernels[0]
+                for kernel in range(smallest, layer.kernel, 2):  # cut step by step
                     result[f"{layer.name}.to{kernel}"] = (kernel**2, kernel**2)
     return result
 

@@ -61,6 +61,7 @@ def test_unreadable_files_are_named_and_stray_ones_ignored(
         (lambda p: p.mkdir(), "no images in it"),
         (lambda p: p.write_bytes(b"PK not a zip"), "not a zip"),
         (lambda p: write(p / "cat" / "1.png"), r"only one class \('cat'\)"),
+        (lambda p: [write(p / n) for n in ("a/1.png", "b\nc/1.png")], r"class name 'b\\nc'"),
         (
             lambda p: [write(p / n) for n in ("train/a/1.png", "train/b/1.png", "val/c/1.png")],
             r"class 'c' of val/ is not in train/",

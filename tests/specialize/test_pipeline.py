@@ -163,10 +163,14 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def job(checkpoint: Path, output: Path) -> list[str]:
+    words = ["--device", "pixel", "--budget", "0.6ms", "--checkpoint", str(checkpoint)]
+    return [sys.executable, "-m", MODULES["ofa-specialize"], *words, "-q", "-o", str(output)]
+
+
 def test_a_full_disk_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
     """No file of more than 20 kB can be written: the model's cannot."""
-    line = [sys.executable, "-m", MODULES["ofa-specialize"], "--device", "pixel", "-q",
-            "--budget", "0.6ms", "--checkpoint", str(tiny), "-o", str(tmp_path / "out")]  # fmt: skip
+    line = job(tiny, tmp_path / "out")
     result = subprocess.run(
         line,
         capture_output=True,
@@ -181,8 +185,7 @@ def test_a_full_disk_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("delay", [0.3, 0.8, 1.2, 1.6])
 def test_interrupted_leaves_no_half_file(delay: float, tiny: Path, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", MODULES["ofa-specialize"], "--device", "pixel",
-            "--budget", "0.6ms", "--checkpoint", str(tiny), "-o", str(tmp_path / "out")]  # fmt: skip
+    line = job(tiny, tmp_path / "out")
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
@@ -197,7 +200,8 @@ def test_help_says_every_flag() -> None:
     flags = {
         "ofa-specialize": {
             "--device", "--budget", "--checkpoint", "--output", "--confidence", "--candidates",
-            "--images", "--threads", "--seed", "--force", "--json", "--quiet", "--version", "--help",
+            "--images", "--threads", "--seed", "--force", "--json", "--quiet", "--version",
+            "--help",
         },
         "ofa-train": {
             "--data", "--output", "--test", "--space", "--init", "--recipe", "--hours", "--epochs",

@@ -1,0 +1,69 @@
+"""What a user does first: build, install elsewhere without torch, run what the README shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Code blocks of the README, but for the test command's (it is what runs this test)."""
+    text = re.sub(r"<!-- test command -->.*?\n```\n", "", README, flags=re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the built wheel, far from the source."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip"]
+    subprocess.run([*pip, "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
+    subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([folder / ".venv/bin/pip", "install", "-q", wheel], check=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_wheel_needs_no_torch_and_is_small(installed: Path) -> None:
+    python = installed / ".venv/bin/python"
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode != 0
+    size = sum(f.lstat().st_size for f in (installed / ".venv").rglob("*") if f.is_file())
+    assert size < 500e6
+
+
+@pytest.mark.slow
+def test_the_first_command_makes_a_model(installed: Path) -> None:
+    """The README's first block, but for the set-up that the fixture did."""
+    first = blocks("sh")[0].strip().split(" && ")
+    assert first[:2] == ["python3 -m venv .venv", ".venv/bin/pip install ."]
+    subprocess.run(first[2], shell=True, check=True, cwd=installed)
+    report = json.loads((installed / "pixel-20ms" / "report.json").read_text())
+    assert report["budgets"][0]["kept"]
+    assert report["accuracy"]["test"]["value"] > 90
+
+
+@pytest.mark.slow
+def test_the_other_commands_and_examples_run(installed: Path) -> None:
+    path = f"{installed / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
+    for block in blocks("sh")[1:]:
+        subprocess.run(
+            ["bash", "-ec", block], check=True, cwd=installed, env={**os.environ, "PATH": path}
+        )
+    for block in blocks("python"):
+        subprocess.run([installed / ".venv/bin/python", "-c", block], check=True, cwd=installed)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
