@@ -1,17 +1,20 @@
 """From a few measured networks to a profile.
 
-A device's coefficients are a nonnegative mix of those of known devices: ten measured networks then
-predict as well as eighty would with coefficients of the device's own, and a mix inherits what every
-fit must keep (no negative price, a larger depthwise kernel never cheaper). One-sided bounds are the
-leave-one-out ratios of actual to predicted at the conformal rank (Vovk et al. 2005; Lei et al.
-2018, sec. 2), valid for networks drawn like the measured ones.
+A device's coefficients are a nonnegative mix of those of known devices and of five simple ones
+that each price a single thing. A mix inherits what every fit must keep: no negative price, and a
+larger depthwise kernel never cheaper than a smaller one. docs/devices.md has the errors.
+
+One-sided bounds are the leave-one-out ratios of actual to predicted at the conformal rank
+(Vovk et al. 2005; Lei et al. 2018, sec. 2), valid for networks drawn like the measured ones.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date
 from math import ceil
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -30,7 +33,7 @@ from devices.profile import (
 )
 from ofa.layers import Layer
 
-__all__ = ["Sample", "fit_profile"]
+__all__ = ["Sample", "fit_profile", "write_profile"]
 
 FloatArray = NDArray[np.float64]
 
@@ -38,46 +41,47 @@ FloatArray = NDArray[np.float64]
 Sample = tuple[Sequence[Layer], float]
 
 _RIDGE = 1e-3  # toward no contribution: keeps a mix of many alike devices small
-_CONFIDENCES = (0.5, 0.8, 0.9)
+_CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
+_FEWEST = 9  # for a bound at 0.9
+
+_DEPTHWISE = ("dw.k3", "dw.k5", "dw.k7")
+#: Simple devices: name -> the features that cost 1 each there. Depthwise MACs are in two of them,
+#: so that they never become cheaper than dense ones.
+_SIMPLE = {
+    "per network": ("const",),
+    "per operator": ("n",),
+    "MACs": ("stem.macs", "conv.macs", "pw.macs", *_DEPTHWISE),
+    "depthwise MACs": _DEPTHWISE,
+    "memory": (
+        "stem.io", "conv.in", "conv.out", "conv.w", "pw.in", "pw.out", "pw.w", "dw.in", "dw.out",
+        "dw.s2", "fc.w", "mem.io", "pool.ops",
+    ),
+}  # fmt: skip
 
 
 def fit_profile(
-    name: str, title: str, samples: Sequence[Sample], hardware: Hardware, runtime: Runtime
+    name: str,
+    title: str,
+    samples: Sequence[Sample],
+    hardware: Hardware,
+    runtime: Runtime,
+    measured_on: date | None = None,
 ) -> Profile:
-    """The profile of a device from measured networks; at least 9 for a bound at 0.9.
+    """The profile of a device from measured networks; at least 9, for a bound at 0.9.
 
-    The mixed devices are the shipped CPU profiles of the same precision with a grade of A or B.
-    Raises ValueError for fewer than 9 samples.
+    The known devices are the CPU profiles of the same precision with a grade of A or B.
+    measured_on: today if not given. Raises ValueError for fewer than 9 samples.
     """
-    if len(samples) < 9:
-        raise ValueError(f"{len(samples)} samples; a bound at 0.9 needs 9")
+    if len(samples) < _FEWEST:
+        raise ValueError(f"{len(samples)} samples; a bound at 0.9 needs {_FEWEST}")
     x = np.stack([_vector(layers) for layers, _ in samples])
     y = np.array([ms for _, ms in samples])
-    sources = [
-        profile
-        for profile in load_profiles()
-        if profile.grade in "AB"
-        and profile.runtime.precision == runtime.precision
-        and profile.runtime.delegate not in ("gpu", "npu")
-        and profile.limits is None
-        and not profile.mix_of
-    ]
-    library = np.array([[p.coefficients[f] for f in FEATURES] for p in sources])
+    names, library = _library(runtime.precision)
     weights = _mix(x, y, library)
-    coefficients = weights @ library
-    ratios = []
-    for out in range(len(y)):
-        rest = np.arange(len(y)) != out
-        predicted = x[out] @ (_mix(x[rest], y[rest], library) @ library)
-        ratios.append(y[out] / predicted)
-    ratios.sort()
-    errors = abs(1 / np.array(ratios) - 1)
-    bound = {c: max(1.0, ratios[ceil((len(y) + 1) * c) - 1]) for c in _CONFIDENCES}
-    sides = [layers[0].in_shape[0] for layers, _ in samples]
+    ratios = np.sort(_left_out(x, y, library))
+    errors = abs(1 / ratios - 1)
     mape = float(100 * errors.mean())
-    grade: Literal["A", "B", "C"] = (
-        "A" if len(y) >= 30 and mape <= 5 else "B" if len(y) >= 12 and mape <= 10 else "C"
-    )
+    sides = [layers[0].in_shape[0] for layers, _ in samples]
     return Profile(
         name=name,
         aliases=(),
@@ -85,19 +89,20 @@ def fit_profile(
         hardware=hardware,
         runtime=runtime,
         limits=None,
-        coefficients=dict(zip(FEATURES, map(float, coefficients), strict=True)),
-        fit="nonnegative mix of other profiles",
-        mix_of={p.name: float(w) for p, w in zip(sources, weights, strict=True) if w > 0},
+        coefficients=dict(zip(FEATURES, map(float, weights @ library), strict=True)),
+        fit="nonnegative mix of other profiles and of simple ones",
+        mix_of={n: float(w) for n, w in zip(names, weights, strict=True) if w > 0},
         errors={
             "leave_one_out": {
                 "n": len(y),
                 "mape": mape,
                 "rmspe": float(100 * np.sqrt((errors**2).mean())),
+                "bias": float(100 * (1 / ratios - 1).mean()),
                 "ratio_max": float(ratios[-1]),
             }
         },
-        bound=bound,
-        grade=grade,
+        bound=_bounds(ratios),
+        grade=_grade(len(y), mape),
         valid=Valid(
             (min(sides), max(sides)),
             (float(y.min()), float(y.max())),
@@ -105,11 +110,32 @@ def fit_profile(
         ),
         provenance={
             "source": MEASURED_HERE,
-            "date": date.today().isoformat(),
-            "statistic": "median of single runs, models in turns",
+            "date": (measured_on or date.today()).isoformat(),
+            "statistic": "latency of single runs, models in turns",
             "networks": len(y),
         },
     )
+
+
+def write_profile(profile: Profile, path: Path) -> None:
+    """Write a profile as JSON; ``get_profile`` reads it by its path."""
+    path.write_text(json.dumps(profile.as_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _library(precision: str) -> tuple[list[str], FloatArray]:
+    """(names, (D, 21) coefficients) of the devices that are mixed: known ones, then simple ones."""
+    known = [
+        profile
+        for profile in load_profiles()
+        if profile.grade in "AB"
+        and profile.runtime.precision == precision
+        and profile.runtime.delegate not in ("gpu", "npu")
+        and profile.limits is None
+        and not profile.mix_of
+    ]
+    rows = [[profile.coefficients[f] for f in FEATURES] for profile in known]
+    rows += [[float(f in priced) for f in FEATURES] for priced in _SIMPLE.values()]
+    return [*(profile.name for profile in known), *_SIMPLE], np.array(rows)
 
 
 def _vector(layers: Sequence[Layer]) -> FloatArray:
@@ -123,16 +149,45 @@ def _vector(layers: Sequence[Layer]) -> FloatArray:
 
 
 def _mix(x: FloatArray, y: FloatArray, library: FloatArray) -> FloatArray:
-    """Weights of the library's profiles: nonnegative least squares of relative errors.
+    """(D,) weights: nonnegative least squares of relative errors.
 
-    Each profile is first scaled by its median ratio, so that the ridge treats a slow device like a
-    fast one.
+    Each device is first scaled to predict y on average, so that the ridge treats a slow one like a
+    fast one. One that prices none of these networks gets no weight.
     """
-    prices = x @ library.T
-    scale = np.median(y[:, None] / prices, axis=0)
-    relative = prices * scale / y[:, None]
+    relative = x @ library.T / y[:, None]
+    scale = relative.mean(axis=0)
+    scale[scale == 0] = 1.0
+    relative /= scale
     ridge = np.sqrt(_RIDGE * len(y)) * np.eye(len(library))
     weights, _ = nnls(
         np.vstack([relative, ridge]), np.concatenate([np.ones(len(y)), np.zeros(len(library))])
     )
-    return np.asarray(weights * scale)
+    return np.asarray(weights / scale)
+
+
+def _left_out(x: FloatArray, y: FloatArray, library: FloatArray) -> FloatArray:
+    """(N,) actual / predicted of each network by the fit to the others."""
+    ratios = np.empty(len(y))
+    for out in range(len(y)):
+        rest = np.arange(len(y)) != out
+        ratios[out] = y[out] / (x[out] @ (_mix(x[rest], y[rest], library) @ library))
+    return ratios
+
+
+def _bounds(ratios: FloatArray) -> dict[float, float]:
+    """Confidence -> the ratio of rank ceil((n + 1) confidence), at least 1; ratios ascend.
+
+    A confidence whose rank is beyond n is not to be had from so few.
+    """
+    n = len(ratios)
+    ranks = {c: ceil((n + 1) * c) for c in _CONFIDENCES}
+    return {c: max(1.0, float(ratios[rank - 1])) for c, rank in ranks.items() if rank <= n}
+
+
+def _grade(n: int, mape: float) -> Literal["A", "B", "C", "D"]:
+    """As docs/devices.md has it, from the number of networks and their left-out error."""
+    if n >= 30 and mape <= 5:
+        return "A"
+    if n >= 12 and mape <= 10:
+        return "B"
+    return "C" if mape <= 20 else "D"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,101 +16,117 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="What networks cost on devices.\n\n"
-    "Examples:\n\n  ofa-device list pixel\n\n  ofa-device show rpi4",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
-_GRADES = {
-    "A": "30 networks or more, within 5 % on networks left out",
-    "B": "12 networks or more, within 10 % on networks left out",
-    "C": "few or old measurements, within 20 % on networks left out",
-    "D": "two or three networks, or an error above 20 %: an indication, not a promise",
+_GROUPS = {
+    "phone": "phones",
+    "board": "boards",
+    "microcontroller": "microcontrollers",
+    "this machine": "this machine",
 }
 _HOSTS = {
-    "host": "this machine, LiteRT, 1 thread: measured when you specialize",
-    "host-onnxruntime": "this machine, ONNX Runtime, 1 thread: measured when you specialize",
+    "host": "LiteRT, 1 thread: measured when you specialize",
+    "host-onnxruntime": "ONNX Runtime, 1 thread: measured when you specialize",
+}
+_NARROW = ("name", "title", "grade", "error")
+_GRADES = {
+    "A": "30 networks or more, within 5 % on networks left out of the fit",
+    "B": "12 networks or more, within 10 % on networks left out of the fit",
+    "C": "few, old or less direct measurements, within 20 % on networks left out of the fit",
+    "D": "two or three networks, or an error above 20 %: an indication, not a promise",
+}
+_WAYS = {
+    "train": "that it was fitted to",
+    "kfold10": "left out, a tenth at a time",
+    "family": "left out, a family at a time",
+    "family_mobile": "left out, a family at a time, mobile ones",
+    "group": "left out, a group at a time",
+    "leave_one_out": "left out, one at a time",
+    "scale": "by one factor on another profile",
+    "scale_pairs": "measured on both devices, by the factor between them",
+    "of_source": "of the profile that it is scaled from",
 }
 
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - handled by its callback
         bool,
         typer.Option("--version", is_eager=True, callback=lambda v: _version(v), help="And exit."),
     ] = False,
 ) -> None:
-    """What networks cost on devices."""
+    """What networks cost on devices.
+
+    Examples:
+
+      ofa-device list pixel
+
+      ofa-device show rpi4 --json
+
+    Exit codes: 0 done, 1 a bug, 2 something you can mend, 130 interrupted.
+    """
+    if context.invoked_subcommand is None:
+        sys.stderr.write(context.get_help() + "\n")
+        raise typer.Exit(2)
 
 
 @app.command("list")
 def list_devices(
     text: Annotated[
-        str, typer.Argument(metavar="[TEXT]", help="Only devices whose name or title has it.")
+        str,
+        typer.Argument(metavar="TEXT", help="Only devices whose name, title or chip has it."),
     ] = "",
     json: Json = False,
 ) -> None:
-    """List the devices: phones, boards, microcontrollers."""
-    from rich.table import Table
-
+    """List the devices: phones, boards, microcontrollers, this machine."""
     from devices.profile import load_profiles
-    from ofa.console import stdout
     from ofa.errors import UserError
 
-    wanted = text.casefold()
-    found = [
-        p
-        for p in load_profiles()
-        if any(wanted in word.casefold() for word in (p.name, p.title, p.hardware.soc, *p.aliases))
-    ]
-    hosts = {name: about for name, about in _HOSTS.items() if wanted in f"{name} {about}"}
+    def matches(*words: str) -> bool:
+        return any(text.casefold() in word.casefold() for word in words)
+
+    found = [p for p in load_profiles() if matches(p.name, p.title, p.hardware.soc, *p.aliases)]
+    hosts = [name for name, about in _HOSTS.items() if matches(name, about, "this machine")]
     if not found and not hosts:
         raise UserError(f"no device matches {text!r}", fix="`ofa-device list` shows all")
     if json:
-        sys.stdout.write(jsonlib.dumps([_brief(p) for p in found], indent=1) + "\n")
-        return
-    console = stdout()
-    for kind in ("phone", "board", "microcontroller", "this machine"):
-        group = [p for p in found if p.kind == kind]
-        if not group:
-            continue
-        grid = Table(title=f"{kind}s", title_justify="left", title_style="bold", box=None)
-        for name in ("name", "also", "title", "precision", "grade", "error"):
-            grid.add_column(name, no_wrap=name != "title", overflow="fold")
-        for p in group:
-            aliases, error = ", ".join(p.aliases[:2]), f"{p.typical_error:.1f} %"
-            grid.add_row(p.name, aliases, p.title, p.runtime.precision, p.grade, error)
-        console.print(grid)
-        console.print()
-    for name, about in hosts.items():
-        console.print(f"{name}  {about}")
-    console.print("\nerror: of networks left out of the fit. `ofa-device show NAME` tells more.")
+        _write_json([*map(_brief, found), *map(_host, hosts)])
+    else:
+        _print_groups(found, hosts)
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="Name, alias, or a profile file.")], json: Json = False
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A name, an alias, or a profile file.",
+            autocompletion=lambda incomplete: _names(incomplete),
+        ),
+    ],
+    json: Json = False,
 ) -> None:
-    """Show one device: hardware, runtime, errors, bounds, where its data came from."""
+    """Show a device: hardware, runtime, errors, bounds, origin."""
     from devices.profile import get_profile
     from ofa.console import stdout
 
-    if name in _HOSTS:
-        stdout().print(f"{name}: {_HOSTS[name]}")
-        return
-    profile = get_profile(name)
+    host = name.casefold() in _HOSTS
+    profile = None if host else get_profile(name)
     if json:
-        sys.stdout.write(jsonlib.dumps(profile.as_dict(), indent=1) + "\n")
+        _write_json(_host(name.casefold()) if profile is None else profile.as_dict())
         return
+    rows = _describe(profile) if profile else [("name", name), ("title", _HOSTS[name.casefold()])]
     console = stdout()
-    for key, value in _describe(profile):
-        console.print(f"{key:<12} {value}", markup=False)
+    for key, value in rows:
+        console.print(f"{key:<10} {value}", markup=False, soft_wrap=True)
 
 
-def _brief(p: Profile) -> dict[str, object]:
+def _brief(p: Profile) -> dict[str, Any]:
     return {
         "name": p.name, "aliases": list(p.aliases), "title": p.title, "kind": p.kind,
         "runtime": str(p.runtime), "precision": p.runtime.precision, "grade": p.grade,
@@ -118,38 +134,99 @@ def _brief(p: Profile) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _host(name: str) -> dict[str, Any]:
+    """As ``_brief``, of this machine, where nothing is known before it is measured."""
+    return {
+        "name": name, "aliases": [], "title": f"this machine, {_HOSTS[name]}",
+        "kind": "this machine", "runtime": _HOSTS[name].partition(",")[0], "precision": "float32",
+        "grade": None, "error_percent": None,
+    }  # fmt: skip
+
+
+def _print_groups(found: list[Profile], hosts: list[str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ofa.console import stdout
+
+    console = stdout()
+    columns = ("name", "aliases", "title", "runtime", "precision", "grade", "error")
+    for kind, heading in _GROUPS.items():
+        rows: list[tuple[str, ...]] = [
+            (p.name, ", ".join(p.aliases), p.title, p.runtime.software, p.runtime.precision,
+             p.grade, f"{p.typical_error:.1f} %")
+            for p in found if p.kind == kind
+        ]  # fmt: skip
+        if kind == "this machine":
+            rows += [(name, "", _HOSTS[name], "", "float32", "-", "-") for name in hosts]
+        if not rows:
+            continue
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        # In a narrow terminal: what the title does not say.
+        wide = sum(widths) + 2 * len(widths) <= console.width
+        shown = [i for i, name in enumerate(columns) if wide or name in _NARROW]
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        for i in shown:
+            grid.add_column(
+                columns[i],
+                justify="right" if columns[i] == "error" else "left",
+                min_width=None if columns[i] == "title" else widths[i],
+            )
+        for row in rows:
+            grid.add_row(*(escape(row[i]) for i in shown))
+        console.print(f"[bold]{heading}[/bold]")
+        console.print(grid)
+        console.print()
+    console.print("error: mean of |predicted / actual - 1| on networks left out of the fit.")
+    console.print("`ofa-device show NAME` tells more.")
+
+
 def _describe(p: Profile) -> list[tuple[str, str]]:
     hardware = p.hardware
+    clock = f"{hardware.clock_ghz:g} GHz" if hardware.clock_ghz else "clock not stated"
     rows = [
-        ("name", p.name + (f" (also {', '.join(p.aliases)})" if p.aliases else "")),
+        ("name", p.name),
+        ("aliases", ", ".join(p.aliases) or "none"),
         ("title", p.title),
-        (
-            "hardware",
-            f"{hardware.device}, {hardware.soc}, {hardware.core}, {hardware.clock_ghz} GHz",
-        ),
+        ("hardware", f"{hardware.device}, {hardware.soc}, {hardware.core}, {clock}"),
         ("cores", hardware.cores),
         ("runtime", f"{p.runtime}, batch {p.runtime.batch}"),
         ("grade", f"{p.grade}: {_GRADES[p.grade]}"),
     ]
     if p.limits is not None:
-        sram, flash = p.limits.sram_bytes, p.limits.flash_bytes
-        rows.append(("memory", f"SRAM {sram} B, flash {flash} B. {p.limits.note}"))
+        sizes = (("SRAM", p.limits.sram_bytes), ("flash", p.limits.flash_bytes))
+        known = [f"{what} {count / 1024:g} KiB" for what, count in sizes if count is not None]
+        rows.append(("memory", "; ".join([", ".join(known), p.limits.note])))
     for way, figures in p.errors.items():
-        text = f"{figures['mape']:.1f} % mean error on {figures['n']:.0f} networks ({way})"
-        rows.append(("error", text))
-    factors = ", ".join(f"{100 * c:g} %: x{f:.3f}" for c, f in p.bound.items())
-    rows.append(("bound", f"{factors} (confidence: factor on the prediction)"))
-    low, high = p.valid.resolution
-    rows.append(("valid", f"{low:g} to {high:g} px, {p.valid.ms[0]:g} to {p.valid.ms[1]:g} ms"))
+        if "mape" in figures:
+            count = f"{figures['n']:g} networks " if "n" in figures else "networks "
+            rows.append(("error", f"{figures['mape']:.1f} % on {count}{_WAYS.get(way, way)}"))
+    for confidence, factor in p.bound.items():
+        rows.append(
+            ("bound", f"{100 * confidence:g} % of networks within {factor:.3f} x the prediction")
+        )
+    (narrow, wide), (fast, slow) = p.valid.resolution, p.valid.ms
+    pixels = f"{narrow:g}" if narrow == wide else f"{narrow:g} to {wide:g}"
+    rows.append(("valid", f"{pixels} px, {fast:g} to {slow:g} ms"))
     rows.append(("families", ", ".join(p.valid.families)))
-    for key in ("source", "commit", "files", "licence", "paper", "statistic", "date", "excluded"):
-        if key in p.provenance:
-            value = p.provenance[key]
-            rows.append((key, ", ".join(value) if isinstance(value, list) else str(value)))
+    rows.append(("fit", p.fit))
     if p.mix_of:
-        rows.append(("mix of", ", ".join(f"{w:.2f} {name}" for name, w in p.mix_of.items())))
-    rows += [("note", note) for note in p.notes]
-    return rows
+        rows.append(("mix of", ", ".join(f"{w:.3g} {name}" for name, w in p.mix_of.items())))
+    for key, value in p.provenance.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        rows.append((key.replace("networks_mobile", "mobile"), text))
+    return rows + [("note", note) for note in p.notes]
+
+
+def _write_json(data: object) -> None:
+    sys.stdout.write(jsonlib.dumps(data, indent=1) + "\n")
+
+
+def _names(incomplete: str) -> list[str]:
+    from devices.profile import load_profiles
+
+    names = [name for p in load_profiles() for name in (p.name, *p.aliases)]
+    return [name for name in (*_HOSTS, *names) if name.startswith(incomplete)]
 
 
 def _version(wanted: bool) -> None:

@@ -37,7 +37,8 @@ def features(layer: Layer) -> dict[str, float]:
     """What a layer is priced by (``layer-features/1``), in millions of elements or MACs.
 
     The depthwise terms are cumulative, so that a larger kernel is never cheaper than a smaller
-    one. SAME padding and relu6 are fused and cost nothing of their own.
+    one. SAME padding and relu6 are fused and cost nothing of their own. Raises ValueError for an
+    operator that the profiles do not price.
     """
     height, width, channels = layer.out_shape
     into = layer.in_shape[0] * layer.in_shape[1] * layer.in_shape[2] / 1e6
@@ -71,6 +72,8 @@ def features(layer: Layer) -> dict[str, float]:
             found["mem.io"] = 3 * out
         case "mean":
             found["pool.ops"] = into
+        case _:
+            raise ValueError(f"profiles do not price {layer.op!r} (layer {layer.name!r})")
     return found
 
 
@@ -109,9 +112,19 @@ def bound_factor(profile: Profile, confidence: float) -> float:
     return float(np.interp(confidence, confidences, factors))
 
 
-def warnings_for(profile: Profile, layers: Sequence[Layer], point_ms: float) -> list[str]:
-    """One sentence for each way in which a network lies outside of what was measured."""
+def warnings_for(
+    profile: Profile, layers: Sequence[Layer], point_ms: float, precision: str = "float32"
+) -> list[str]:
+    """One sentence for each way in which a network lies outside of what was measured.
+
+    precision: of the file that will run.
+    """
     found = []
+    measured = profile.runtime.precision
+    if measured.endswith("int8") != precision.endswith("int8"):
+        found.append(
+            f"the profile is of {measured} networks; its latency is not that of a {precision} file"
+        )
     low, high = profile.valid.resolution
     side = layers[0].in_shape[0]
     if not low <= side <= high:
@@ -122,7 +135,10 @@ def warnings_for(profile: Profile, layers: Sequence[Layer], point_ms: float) -> 
         )
     low, high = profile.valid.ms
     if not low <= point_ms <= high:
-        found.append(f"the profile's networks took {low:g} to {high:g} ms; this one is outside")
+        found.append(
+            f"the profile's networks took {low:g} to {high:g} ms; "
+            f"this one, at {point_ms:.3g} ms, is outside"
+        )
     if profile.grade in "CD":
         networks = profile.provenance.get("networks", "few")
         found.append(f"grade {profile.grade}: the profile rests on {networks} networks")

@@ -13,27 +13,37 @@ from numpy.typing import NDArray
 
 __all__ = ["Backend", "Measurement", "measure", "measure_interleaved"]
 
-#: Runs of one model in a row while several take turns.
-_BLOCK = 4
+#: Timed runs of one model in a row while several take turns.
+_BLOCK = 5
+#: Fewest timed runs, however long one takes.
+_FEWEST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """Latency of one model in ms, from single runs after the warm-up.
 
-    first_ms: of the very first run, which packs weights and touches memory. runtime: name, version
-    and delegate. raw_ms: every run, in order.
+    runtime: name and version. delegate: what runs the operators, as the backend says it.
+    first_ms: the very first run, which packs weights and touches memory. warmup: runs between
+    that one and the timed ones. raw_ms: every timed run, in order.
     """
 
     runtime: str
+    delegate: str
     threads: int
     first_ms: float
+    warmup: int
     raw_ms: tuple[float, ...]
 
     @property
     def runs(self) -> int:
-        """Number of runs."""
+        """Number of timed runs."""
         return len(self.raw_ms)
+
+    @property
+    def min_ms(self) -> float:
+        """The fastest run: nearest to a machine that does nothing else."""
+        return min(self.raw_ms)
 
     @property
     def median_ms(self) -> float:
@@ -47,8 +57,13 @@ class Measurement:
 
     @property
     def spread(self) -> float:
-        """(p90 - median) / median; above 0.2 something else was using the machine."""
+        """How far the 90th percentile is above the median, relative to the median."""
         return self.p90_ms / self.median_ms - 1
+
+    @property
+    def noisy(self) -> bool:
+        """Whether something else was using the machine: a spread above a fifth."""
+        return self.spread > 0.2
 
 
 class Backend(Protocol):
@@ -56,6 +71,7 @@ class Backend(Protocol):
 
     name: str
     version: str
+    delegate: str
     suffix: str
     threads: int
 
@@ -88,29 +104,31 @@ def measure_interleaved(
 ) -> list[Measurement]:
     """Latency of several models, run in turns so that a drift of the machine hits all alike.
 
-    most_s: seconds for each model, after its warm-up.
+    most_s: seconds of timed runs for each model. Each turn begins with a run that is not timed: it
+    finds the caches full of another model and takes about 7 % longer than those after it.
     """
     calls = [backend.open(model) for model in models]
     first = [_timed(call) for call in calls]
+    warmup = []
     for call in calls:
-        end = time.perf_counter() + warmup_s
+        end, count = time.perf_counter() + warmup_s, 0
         while time.perf_counter() < end:
             call()
+            count += 1
+        warmup.append(count)
     taken: list[list[float]] = [[] for _ in calls]
-    while True:
-        active = [
-            (call, times)
-            for call, times in zip(calls, taken, strict=True)
-            if len(times) < runs and (sum(times) < 1e3 * most_s or len(times) < 5)
-        ]
-        if not active:
-            break
+    while active := [
+        (call, times)
+        for call, times in zip(calls, taken, strict=True)
+        if len(times) < min(runs, _FEWEST) or (len(times) < runs and sum(times) < 1e3 * most_s)
+    ]:
         for call, times in active:
-            times += [_timed(call) for _ in range(_BLOCK)]
+            call()
+            times += [_timed(call) for _ in range(min(_BLOCK, runs - len(times)))]
     runtime = f"{backend.name} {backend.version}"
     return [
-        Measurement(runtime, backend.threads, one, tuple(times))
-        for one, times in zip(first, taken, strict=True)
+        Measurement(runtime, backend.delegate, backend.threads, one, count, tuple(times))
+        for one, count, times in zip(first, warmup, taken, strict=True)
     ]
 
 

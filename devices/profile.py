@@ -8,7 +8,7 @@ errors on networks that it was not fitted to, and where its data came from. Prof
 from __future__ import annotations
 
 import difflib
-import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from platformdirs import user_config_path
 
+from devices.document import Document
 from ofa.errors import UserError
 
 __all__ = [
@@ -41,6 +42,10 @@ FEATURES = (
 
 #: Provenance of a profile that was fitted to measurements on this machine.
 MEASURED_HERE = "measured here"
+
+#: Ways of leaving networks out (a key of ``Profile.errors``), the nearest to a user's case first.
+#: A profile that is another one times a factor errs at least as its source does.
+_LEFT_OUT = ("family_mobile", "leave_one_out", "scale", "of_source", "family", "group", "kfold10")
 
 _SHIPPED = Path(__file__).parent / "profiles"
 
@@ -67,10 +72,16 @@ class Runtime:
     precision: str
     batch: int
 
+    @property
+    def software(self) -> str:
+        """Name and version; some sources give a version that begins with the name."""
+        told = self.version.casefold().startswith(self.name.casefold())
+        return self.version if told else f"{self.name} {self.version}"
+
     def __str__(self) -> str:
         delegate = f", {self.delegate}" if self.delegate else ""
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.threads else ""
-        return f"{self.name} {self.version}{delegate}{threads}, {self.precision}"
+        return f"{self.software}{delegate}{threads}, {self.precision}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +133,13 @@ class Profile:
             return "this machine"
         if self.limits is not None:
             return "microcontroller"
-        boards = ("rpi", "stm32mp")
-        return "board" if self.name.startswith(boards) else "phone"
+        boards = ("Raspberry Pi", "STM32MP")
+        return "board" if self.hardware.device.startswith(boards) else "phone"
 
     @property
     def typical_error(self) -> float:
         """MAPE in percent on networks left out of the fit: of the mobile ones where known."""
-        for way in ("family_mobile", "leave_one_out", "scale", "group", "family", "kfold10"):
-            if way in self.errors:
-                return self.errors[way]["mape"]
-        return self.errors["train"]["mape"] if "train" in self.errors else float("nan")
+        return next(self.errors[way]["mape"] for way in _LEFT_OUT if way in self.errors)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON that ``parse_profile`` reads."""
@@ -171,73 +179,107 @@ class Profile:
 
 
 def parse_profile(text: str, where: str) -> Profile:
-    """The profile in a JSON text. Raises UserError, naming the file and the field."""
+    """The profile in a JSON text. Raises UserError, naming the file (``where``) and the field."""
+    doc = Document(text, where)
+    doc.expect("format", "device-profile/1")
+    doc.expect("model.kind", "additive")
+    doc.expect("model.unit", "ms")
+    doc.expect("model.features", "layer-features/1")
+    coefficients = doc.numbers("model.coefficients", *FEATURES)
+    ways = doc.take("errors", dict)
+    errors = {way: doc.numbers(f"errors.{way}", low=-math.inf, holes=True) for way in ways}
+    if not any("mape" in errors.get(way, {}) for way in _LEFT_OUT):
+        raise doc.error("errors", f"has none of {', '.join(_LEFT_OUT)} with a 'mape'")
+    bound = doc.numbers("bound")
+    if not bound or not all(_is_confidence(key) for key in bound):
+        raise doc.error("bound", 'must name confidences between 0 and 1, such as "0.9"')
+    return Profile(
+        name=doc.take("name", str),
+        aliases=doc.texts("aliases"),
+        title=doc.take("title", str),
+        hardware=Hardware(
+            device=doc.take("hardware.device", str),
+            soc=doc.take("hardware.soc", str),
+            cores=doc.take("hardware.cores", str),
+            core=doc.take("hardware.core", str),
+            clock_ghz=doc.take("hardware.clock_ghz", float | int | None, optional=True),
+        ),
+        runtime=Runtime(
+            name=doc.take("runtime.name", str),
+            version=doc.take("runtime.version", str),
+            delegate=doc.take("runtime.delegate", str | None),
+            threads=doc.take("runtime.threads", int | None),
+            precision=doc.one_of("runtime.precision", ("float32", "float16", "int8", "uint8")),
+            batch=doc.take("runtime.batch", int),
+        ),
+        limits=None
+        if doc.take("limits", dict | None) is None
+        else Limits(
+            sram_bytes=doc.take("limits.sram_bytes", int | None),
+            flash_bytes=doc.take("limits.flash_bytes", int | None),
+            note=doc.take("limits.note", str),
+        ),
+        coefficients={name: coefficients[name] for name in FEATURES},
+        fit=doc.take("model.fit", str),
+        errors=errors,
+        bound={float(key): bound[key] for key in sorted(bound, key=float)},
+        grade=doc.one_of("grade", ("A", "B", "C", "D")),
+        valid=Valid(
+            resolution=doc.span("valid.resolution"),
+            ms=doc.span("valid.ms"),
+            families=doc.texts("valid.families"),
+        ),
+        provenance=doc.take("provenance", dict),
+        notes=doc.texts("notes"),
+        mix_of=doc.numbers("model.mix_of", optional=True),
+    )
+
+
+def _is_confidence(text: str) -> bool:
     try:
-        data = json.loads(text)
-        if data["format"] != "device-profile/1":
-            raise UserError(f"format {data['format']!r}", where, "expected 'device-profile/1'")
-        coefficients = data["model"]["coefficients"]
-        for name in FEATURES:
-            value = coefficients.get(name)
-            if not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise UserError(
-                    f"coefficient {name!r} is {value!r}", where, "it must be a number of 0 or more"
-                )
-        hardware, valid = data["hardware"], data["valid"]
-        return Profile(
-            name=data["name"],
-            aliases=tuple(data["aliases"]),
-            title=data["title"],
-            hardware=Hardware(**{key: hardware.get(key) for key in Hardware.__slots__}),
-            runtime=Runtime(**{key: data["runtime"].get(key) for key in Runtime.__slots__}),
-            limits=Limits(**{key: data["limits"].get(key) for key in Limits.__slots__})
-            if data.get("limits")
-            else None,
-            coefficients={name: float(coefficients[name]) for name in FEATURES},
-            fit=data["model"].get("fit", ""),
-            mix_of=data["model"].get("mix_of", {}),
-            errors=data["errors"],
-            bound={float(c): float(f) for c, f in sorted(data["bound"].items())},
-            grade=data["grade"],
-            valid=Valid(tuple(valid["resolution"]), tuple(valid["ms"]), tuple(valid["families"])),
-            provenance=data["provenance"],
-            notes=tuple(data.get("notes", ())),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        detail = f"no field {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"not a device profile ({detail})", where) from error
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
 
 
 def _files() -> Iterator[Path]:
-    yield from sorted((user_config_path("ofa-specializer") / "devices").glob("*.json"))
-    yield from sorted(_SHIPPED.glob("*.json"))
+    for folder in (user_config_path("ofa-specializer") / "devices", _SHIPPED):
+        yield from sorted(folder.glob("*.json"), key=lambda file: file.stem)
+
+
+def _read(file: Path) -> Profile:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", str(file)) from error
+    return parse_profile(text, str(file))
 
 
 @cache
 def load_profiles() -> tuple[Profile, ...]:
-    """All profiles, by name; a user's own hides a shipped one of the same name."""
+    """All profiles: a user's own, which hide shipped ones of the same name, then the shipped."""
     found: dict[str, Profile] = {}
     for file in _files():
-        profile = parse_profile(file.read_text(), str(file))
+        profile = _read(file)
         found.setdefault(profile.name, profile)
-    return tuple(found[name] for name in sorted(found))
+    return tuple(found.values())
 
 
 def get_profile(name: str) -> Profile:
     """The profile of that name, alias or path. Raises UserError with the nearest name."""
-    path = Path(name)
-    if path.suffix == ".json" and path.is_file():
-        return parse_profile(path.read_text(), str(path))
+    if name.endswith(".json"):
+        return _read(Path(name))
+    profiles = load_profiles()
+    known = {profile.name.casefold(): profile for profile in profiles}
+    for profile in profiles:
+        for alias in profile.aliases:
+            known.setdefault(alias.casefold(), profile)
     wanted = name.casefold()
-    names: dict[str, Profile] = {}
-    for profile in load_profiles():
-        for known in (profile.name, *profile.aliases):
-            names[known.casefold()] = profile
-    if wanted in names:
-        return names[wanted]
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
-    count = len(load_profiles())
+    if wanted in known:
+        return known[wanted]
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
-        f"unknown device {name!r} (--device)", fix=f"{hint}`ofa-device list` shows all {count}"
+        f"unknown device {name!r} (--device)",
+        fix=f"{hint}`ofa-device list` shows all {len(profiles)}",
     )

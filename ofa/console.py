@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["run", "stderr", "stdout"]
+
+#: What typer raises for a wrong word on the command line; it exports subclasses only.
+_UsageError: Any = typer.BadParameter.mro()[1]
 
 
 def stdout() -> Console:
@@ -31,15 +34,32 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def run(app: typer.Typer) -> None:
+def run(app: typer.Typer) -> NoReturn:
     """Run a command line: exit code 0 done, 1 a bug, 2 the user can mend it, 130 interrupted."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        if "--json" in sys.argv:
-            parts = {"what": error.what, "where": error.where, "fix": error.fix}
-            sys.stdout.write(json.dumps({"error": parts}) + "\n")
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        code = _fail(error)
+    except _UsageError as error:
+        code = _fail(_reworded(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    raise SystemExit(code or 0)
+
+
+def _fail(error: UserError) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    if "--json" in sys.argv:
+        parts = {"what": error.what, "where": error.where, "fix": error.fix}
+        sys.stdout.write(json.dumps({"error": parts}) + "\n")
+    return 2
+
+
+def _reworded(usage: Any) -> UserError:
+    """Typer's complaint in the form of ours: one line, and its hint (or the help) as the fix."""
+    what, _, hint = " ".join(usage.format_message().split()).partition(". ")
+    what = what.rstrip(".")
+    help_ = f"`{usage.ctx.command_path} -h` shows what there is" if usage.ctx else ""
+    return UserError(
+        what[:1].lower() + what[1:], fix=hint[:1].lower() + hint[1:] if hint else help_
+    )

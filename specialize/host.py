@@ -42,7 +42,10 @@ class Host:
 
     def calibrate(self, seed: int) -> Profile:
         """A profile fitted to a spread of measured subnets."""
-        archs = spread(self.checkpoint.space, _SAMPLES, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        # Of a larger spread, since a small one is the ends of each resolution and nothing between.
+        wide = spread(self.checkpoint.space, 5 * _SAMPLES, rng)
+        archs = [wide[i] for i in rng.choice(len(wide), min(_SAMPLES, len(wide)), replace=False)]
         measured = self.measure(archs)
         samples = [
             (lower(self.checkpoint.space, arch), m.median_ms)

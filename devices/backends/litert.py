@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +19,40 @@ from ofa.errors import UserError
 
 __all__ = ["Litert"]
 
+#: What runs the operators -> the runtime's name for it.
+_RESOLVERS = {
+    "xnnpack": "AUTO",
+    "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+    "reference": "BUILTIN_REF",
+}
 
-def _interpreter() -> tuple[Any, str, str]:
-    """(Interpreter class, name, version) of the runtime that is installed."""
+
+def _runtime() -> tuple[Any, str, str]:
+    """(module, name, version) of the runtime that is installed."""
     for package, name in (("ai-edge-litert", "LiteRT"), ("tflite-runtime", "tflite-runtime")):
         try:
             module = importlib.import_module(f"{package.replace('-', '_')}.interpreter")
         except ImportError:
             continue
-        return module.Interpreter, name, version(package)
+        return module, name, version(package)
     raise UserError("no TFLite runtime is installed", fix="pip install ai-edge-litert")
 
 
 class Litert:
-    """TFLite files on this machine, with XNNPACK as both packages come."""
+    """TFLite files on this machine.
+
+    delegate: what runs the operators: ``xnnpack`` as both packages come, ``builtin`` the
+    optimized kernels without it, ``reference`` the plain ones that others are compared with.
+    """
 
     suffix = ".tflite"
 
-    def __init__(self, threads: int = 1) -> None:
-        self._class, self.name, self.version = _interpreter()
+    def __init__(
+        self, threads: int = 1, delegate: Literal["xnnpack", "builtin", "reference"] = "xnnpack"
+    ) -> None:
+        self._module, self.name, self.version = _runtime()
         self.threads = threads
+        self.delegate: str = delegate
 
     def open(self, model: Path | bytes) -> Callable[[], None]:
         """Load a model, and give what runs it once on zeros. Raises UserError."""
@@ -64,10 +82,32 @@ class Litert:
         source = (
             {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
         )
+        resolver = getattr(self._module.OpResolverType, _RESOLVERS[self.delegate])
         try:
-            interpreter = self._class(num_threads=self.threads, **source)
-            interpreter.allocate_tensors()
+            interpreter = self._module.Interpreter(
+                num_threads=self.threads, experimental_op_resolver_type=resolver, **source
+            )
+            with _without_chatter():
+                interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             where = "" if isinstance(model, bytes) else str(model)
             raise UserError(f"{self.name} cannot load the model ({error})", where) from error
         return interpreter
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Keep the runtime's INFO lines off stderr, where it writes past Python; pass the rest on."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        stderr = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            kept.seek(0)
+            for line in kept:
+                if not line.startswith(b"INFO:"):
+                    os.write(2, line)

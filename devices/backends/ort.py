@@ -21,6 +21,7 @@ class OnnxRuntime:
     """ONNX files on this machine."""
 
     name = "ONNX Runtime"
+    delegate = "cpu"
     suffix = ".onnx"
 
     def __init__(self, threads: int = 1) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from devices.cost import (
     price,
     warnings_for,
 )
-from devices.profile import get_profile, load_profiles
+from devices.profile import Profile, get_profile, load_profiles
 from ofa.errors import UserError
 from ofa.layers import Layer, Op, lower
 from ofa.space import Arch, Space
@@ -102,24 +103,39 @@ def test_prices_of_mobilenet_v2(device: str, ms: float) -> None:
         assert latency.bound == pytest.approx(27.65, abs=0.01)
 
 
+def test_an_operator_without_a_price_is_a_bug() -> None:
+    """Counting it as free would be a hole that a search finds."""
+    unknown = replace(mobilenet_v2().layers[0], op="softmax")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="do not price 'softmax'"):
+        features(unknown)
+
+
+@given(st.sampled_from(load_profiles()), st.sampled_from([1, 2]), st.integers(8, 64))
+def test_a_larger_kernel_is_never_cheaper(profile: Profile, stride: int, side: int) -> None:
+    prices = []
+    for kernel in (3, 5, 7, 9):
+        net = Network(side, 16)
+        net.add("depthwise", 16, kernel, stride)
+        prices.append(price(profile, net.layers[0]))
+    assert prices == sorted(prices)
+    assert prices[0] < prices[-1]
+
+
 @given(spaces(), st.sampled_from(load_profiles()), st.integers(0, 2**32 - 1))
-def test_a_table_is_the_sum_over_layers(space: Space, profile, seed: int) -> None:
+def test_a_table_is_the_sum_over_layers(space: Space, profile: Profile, seed: int) -> None:
     genotypes = space.sample(np.random.default_rng(seed), 5)
     for row, ms in zip(genotypes, latency_table(space, profile).price(genotypes), strict=True):
         assert ms == pytest.approx(predict(profile, lower(space, space.decode(row))).point)
 
 
 @given(st.sampled_from(load_profiles()), st.floats(0.5, 0.95), st.floats(0.5, 0.95))
-def test_a_bound_grows_with_confidence(profile, a: float, b: float) -> None:
+def test_a_bound_grows_with_confidence(profile: Profile, a: float, b: float) -> None:
     """Law 9; beyond what the data supports it is refused instead of invented."""
     low, high = sorted((a, b))
-    top = max(profile.bound)
-    if high > top:
+    assert 1 <= bound_factor(profile, low) <= bound_factor(profile, high)
+    for beyond in (0.49, 0.96, float("nan")):
         with pytest.raises(UserError, match="has no bound at confidence"):
-            bound_factor(profile, high)
-        high = top
-    if low <= high:
-        assert 1 <= bound_factor(profile, low) <= bound_factor(profile, high)
+            bound_factor(profile, beyond)
 
 
 def test_what_was_not_measured_is_said() -> None:
@@ -130,3 +146,8 @@ def test_what_was_not_measured_is_said() -> None:
     assert "fitted on networks of 224 px; this one has 96 px" in warnings_for(pixel, small, 5.0)[0]
     assert any("outside" in text for text in warnings_for(pixel, large, 0.5))
     assert any("grade C" in text for text in warnings_for(get_profile("rpi4"), large, 50.0))
+    assert any(
+        "of int8 networks" in text for text in warnings_for(get_profile("s10-int8"), large, 9)
+    )
+    assert warnings_for(get_profile("s10-int8"), large, 9.0, precision="int8") == []
+    assert warnings_for(get_profile("pixel4-gpu"), large, 9.0) == []

@@ -1,8 +1,9 @@
-"""Real files, really timed, in both runtimes; and a profile from measurements."""
+"""Real files, really run and timed, in both runtimes."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,73 +11,99 @@ import pytest
 
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
-from devices.calibrate import fit_profile
-from devices.cost import predict
-from devices.measure import Measurement, measure, measure_interleaved
-from devices.profile import Hardware, Runtime, get_profile, parse_profile
+from devices.measure import Backend, Measurement, measure, measure_interleaved
 from ofa.errors import UserError
-from ofa.layers import lower
 from ofa.preprocessing import LITE0
-from ofa.sampling import spread
-from ofa.spaces import get_space
+from ofa.space import Arch
 from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
-from tests.networks import labels_of, network
+from tests.networks import labels_of, network, pixels_of
 from tests.strategies import TINY
 
+BACKENDS = pytest.mark.parametrize("backend", [Litert(), OnnxRuntime()], ids=lambda b: b.name)
 
-@pytest.mark.parametrize("backend", [Litert(), OnnxRuntime()], ids=lambda b: b.name)
-def test_a_larger_network_takes_longer(backend, tmp_path: Path) -> None:
-    paths = []
-    for index, arch in enumerate((TINY.smallest(24), TINY.largest(40))):
-        layers, folded = network(TINY, arch)
-        write = tflite_model if backend.suffix == ".tflite" else onnx_model
-        path = tmp_path / f"{index}{backend.suffix}"
-        path.write_bytes(write(layers, folded, labels_of(layers), LITE0, "test"))
-        paths.append(path)
-    small, large = measure_interleaved(backend, paths, runs=40, warmup_s=0.02)
+
+def model(backend: Backend, arch: Arch) -> bytes:
+    layers, folded = network(TINY, arch)
+    write = tflite_model if backend.suffix == ".tflite" else onnx_model
+    return write(layers, folded, labels_of(layers), LITE0, "test")
+
+
+@BACKENDS
+def test_a_larger_network_takes_longer(backend: Backend, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}{backend.suffix}" for name in ("small", "large")]
+    for path, arch in zip(paths, (TINY.smallest(24), TINY.largest(40)), strict=True):
+        path.write_bytes(model(backend, arch))
+    small, large = measure_interleaved(backend, paths, runs=33, warmup_s=0.02)
     assert small.median_ms < large.median_ms
-    assert small.runs >= 40
+    assert small.runs == large.runs == 33
+    assert small.warmup > 1
     assert small.runtime == f"{backend.name} {backend.version}"
-    assert measure(backend, paths[0], runs=8, warmup_s=0.01).median_ms > 0
+    assert (small.delegate, small.threads) == (backend.delegate, 1)
+    alone = measure(backend, paths[0].read_bytes(), runs=8, warmup_s=0.0)
+    assert 0 < alone.min_ms <= alone.median_ms <= alone.p90_ms
+    assert alone.runs == 8
 
 
-@pytest.mark.parametrize("backend", [Litert(), OnnxRuntime()], ids=lambda b: b.name)
-def test_a_file_that_is_no_model_is_refused(backend, tmp_path: Path) -> None:
+@BACKENDS
+def test_a_slow_network_is_run_less_often(backend: Backend) -> None:
+    """But never fewer than five times."""
+    taken = measure(backend, model(backend, TINY.smallest()), runs=50, warmup_s=0.0, most_s=0.0)
+    assert taken.runs == 5
+
+
+def test_models_take_turns() -> None:
+    """Every turn of one begins with a run that is not timed, in caches full of another."""
+    order: list[str] = []
+
+    class Writes(OnnxRuntime):
+        def open(self, model: Path | bytes) -> Callable[[], None]:
+            assert isinstance(model, bytes)
+            return lambda: order.append(model.decode())
+
+    found = measure_interleaved(Writes(), [b"a", b"b"], runs=7, warmup_s=0.0)
+    assert "".join(order) == "ab" + 6 * "a" + 6 * "b" + 3 * "a" + 3 * "b"
+    assert [m.runs for m in found] == [7, 7]
+
+
+@BACKENDS
+def test_a_file_that_is_no_model_is_refused(backend: Backend, tmp_path: Path) -> None:
     path = tmp_path / f"broken{backend.suffix}"
     path.write_bytes(b"not a model at all")
-    with pytest.raises(UserError, match=r"broken.*cannot load the model"):
+    with pytest.raises(UserError, match=r"cannot load the model") as refused:
         measure(backend, path)
+    assert refused.value.where == str(path)
+    for content in (path.with_name("absent"), path.read_bytes(), b""):
+        with pytest.raises(UserError, match=r"cannot load the model"):
+            backend.open(content)
 
 
-def test_percentiles_are_of_single_runs() -> None:
-    m = Measurement("r", 1, 9.0, tuple(float(i) for i in range(1, 11)))
-    assert (m.median_ms, m.p90_ms, m.runs) == (5.5, 9.0, 10)
+def test_runtimes_and_kernels_agree() -> None:
+    arch = TINY.largest(32)
+    layers, _ = network(TINY, arch)
+    x = LITE0.normalize(pixels_of(layers, 3))
+    onnx = OnnxRuntime()
+    expected = onnx.run(model(onnx, arch), x.transpose(0, 3, 1, 2))
+    assert expected.shape == (3, TINY.classes)
+    for delegate in ("xnnpack", "builtin", "reference"):
+        litert = Litert(delegate=delegate)
+        logits = litert.run(model(litert, arch), x)
+        np.testing.assert_allclose(logits, expected, atol=1e-4 * abs(expected).max())
+
+
+@pytest.mark.parametrize("delegate", ["xnnpack", "builtin", "reference"])
+def test_the_delegate_is_the_one_that_is_named(delegate, capfd: pytest.CaptureFixture[str]) -> None:
+    """And says nothing about it on stderr."""
+    litert = Litert(delegate=delegate)
+    operators = litert._load(model(litert, TINY.smallest()))._get_ops_details()
+    assert (operators[-1]["op_name"] == "DELEGATE") == (delegate == "xnnpack")
+    assert capfd.readouterr().err == ""
+
+
+def test_figures_are_of_single_runs() -> None:
+    numbers = count(1)
+    m = Measurement("r", "d", 1, 9.0, 0, tuple(float(next(numbers)) for _ in range(10)))
+    assert (m.min_ms, m.median_ms, m.p90_ms, m.runs) == (1.0, 5.5, 9.0, 10)
     assert m.spread == pytest.approx(9 / 5.5 - 1)
-
-
-def test_a_mix_prices_a_device_that_it_has_not_seen() -> None:
-    """The truth is a profile that the fit may not use, 1.7 times slower, with 2 % noise."""
-    space, rng = get_space("lite"), np.random.default_rng(0)
-    truth = get_profile("note10")
-
-    def measured(count: int, seed: int):
-        archs = spread(space, count, np.random.default_rng(seed))
-        networks = [lower(space, arch) for arch in archs]
-        noise = 1 + 0.02 * rng.normal(size=count)
-        ms = [1.7 * predict(truth, n).point * e for n, e in zip(networks, noise, strict=True)]
-        return list(zip(networks, ms, strict=True))
-
-    hardware = Hardware("test", "test", "1", "test", None)
-    runtime = Runtime("LiteRT", "2", "cpu", 1, "float32", 1)
-    profile = fit_profile("mine", "mine", measured(14, 1), hardware, runtime)
-    fresh = measured(60, 2)
-    ratio = np.array([ms / predict(profile, layers).point for layers, ms in fresh])
-    assert abs(1 / ratio - 1).mean() < 0.06
-    assert (ratio <= profile.bound[0.9]).mean() >= 0.8
-    assert min(profile.coefficients.values()) >= 0
-    assert profile.kind == "this machine"
-    again = parse_profile(json.dumps(profile.as_dict()), "mine")
-    assert again.coefficients == pytest.approx(profile.coefficients)
-    with pytest.raises(ValueError, match="needs 9"):
-        fit_profile("mine", "mine", measured(5, 1), hardware, runtime)
+    assert m.noisy
+    assert not Measurement("r", "d", 1, 9.0, 0, (1.0, 1.01, 1.02)).noisy

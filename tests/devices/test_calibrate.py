@@ -1,0 +1,133 @@
+"""Profiles from a few measured networks, against known devices as the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import devices.calibrate
+from devices.backends.litert import Litert
+from devices.calibrate import Sample, fit_profile, write_profile
+from devices.cost import predict
+from devices.measure import measure_interleaved
+from devices.profile import Hardware, Profile, Runtime, get_profile, load_profiles
+from ofa.layers import Layer, lower, macs
+from ofa.preprocessing import LITE0
+from ofa.sampling import spread
+from ofa.spaces import get_space
+from specialize.export.tflite import tflite_model
+from tests.networks import labels_of, network
+
+HARDWARE = Hardware("test", "test", "1", "test", None)
+RUNTIME = Runtime("LiteRT", "2", "cpu", 1, "float32", 1)
+LITE = get_space("lite")
+
+Truth = Callable[[tuple[Layer, ...]], float]
+
+
+def measured(truth: Truth, count: int, seed: int, noise: float = 0.02) -> list[Sample]:
+    """Networks of the lite space in random order, their truth times e^(noise x normal)."""
+    rng = np.random.default_rng(seed)
+    archs = spread(LITE, 60, rng)
+    chosen = [lower(LITE, archs[i]) for i in rng.permutation(len(archs))[:count]]
+    return [(layers, truth(layers) * np.exp(noise * rng.normal())) for layers in chosen]
+
+
+def fit(samples: list[Sample]) -> Profile:
+    return fit_profile("mine", "mine", samples, HARDWARE, RUNTIME, date(2026, 1, 2))
+
+
+def ratios(profile: Profile, samples: list[Sample]) -> np.ndarray:
+    """Actual / predicted."""
+    return np.array([ms / predict(profile, layers).point for layers, ms in samples])
+
+
+@pytest.fixture
+def without_note10(monkeypatch: pytest.MonkeyPatch) -> Truth:
+    """A device that the fit has not seen: 1.7 times slower than a profile kept from it."""
+    others = tuple(p for p in load_profiles() if p.name != "note10")
+    monkeypatch.setattr(devices.calibrate, "load_profiles", lambda: others)
+    return lambda layers: 1.7 * predict(get_profile("note10"), layers).point
+
+
+def test_a_device_not_seen_is_priced_within_a_few_percent(without_note10: Truth) -> None:
+    profile = fit(measured(without_note10, 14, seed=0))
+    found = ratios(profile, measured(without_note10, 40, seed=1))
+    assert abs(1 / found - 1).mean() < 0.04
+    assert profile.typical_error < 5
+    assert profile.grade == "B"
+
+
+def test_a_bound_holds_as_often_as_it_says(without_note10: Truth) -> None:
+    """Split conformal coverage: on average over fits, at least the stated confidence."""
+    held = [
+        ratios(profile, measured(without_note10, 40, seed + 1)) <= profile.bound[0.9]
+        for seed in range(0, 30, 2)
+        for profile in [fit(measured(without_note10, 14, seed))]
+    ]
+    assert np.mean(held) > 0.88
+
+
+def test_a_machine_unlike_any_phone_is_priced_too() -> None:
+    """One where only the MACs count, as no profile has it: a simple device of the mix."""
+
+    def truth(layers: tuple[Layer, ...]) -> float:
+        return 1e-8 * macs(layers)
+
+    profile = fit(measured(truth, 14, seed=0, noise=0.0))
+    assert abs(ratios(profile, measured(truth, 40, seed=1, noise=0.0)) - 1).mean() < 0.015
+    assert "MACs" in profile.mix_of
+
+
+@pytest.mark.parametrize("slower", [0.01, 1.0, 100.0])
+def test_scale_does_not_matter(without_note10: Truth, slower: float) -> None:
+    samples = measured(without_note10, 12, seed=3)
+    profile = fit([(layers, slower * ms) for layers, ms in samples])
+    assert profile.bound == pytest.approx(fit(samples).bound)
+
+
+def test_what_every_fit_must_keep(without_note10: Truth) -> None:
+    profile = fit(measured(without_note10, 9, seed=5))
+    cost = profile.coefficients
+    assert min(cost.values()) >= 0
+    assert min(cost["dw.k3"], cost["dw.k5"], cost["dw.k7"]) > 0
+    assert list(profile.bound) == [0.5, 0.8, 0.9]
+    assert 0.95 in fit(measured(without_note10, 19, seed=5)).bound
+    with pytest.raises(ValueError, match="needs 9"):
+        fit(measured(without_note10, 8, seed=5))
+
+
+def test_a_fitted_profile_is_read_back(without_note10: Truth, tmp_path: Path) -> None:
+    profile = fit(measured(without_note10, 12, seed=6))
+    path = tmp_path / "mine.json"
+    write_profile(profile, path)
+    again = get_profile(str(path))
+    assert again.as_dict() == profile.as_dict()
+    assert again.kind == "this machine"
+    assert json.loads(path.read_text())["provenance"] == {
+        "source": "measured here",
+        "date": "2026-01-02",
+        "statistic": "latency of single runs, models in turns",
+        "networks": 12,
+    }
+
+
+@pytest.mark.slow
+def test_this_machine_is_predicted() -> None:
+    """Real files, really timed; the fastest runs, as a test machine may do other things too."""
+    archs = spread(LITE, 28, np.random.default_rng(0))
+    samples: list[Sample] = []
+    for start in range(0, len(archs), 14):
+        group = [network(LITE, arch) for arch in archs[start : start + 14]]
+        files = [tflite_model(*each, labels_of(each[0]), LITE0, "test") for each in group]
+        taken = measure_interleaved(Litert(), files, runs=20, warmup_s=0.02)
+        samples += [(each[0], m.min_ms) for each, m in zip(group, taken, strict=True)]
+    order = np.random.default_rng(1).permutation(len(samples))
+    shuffled = [samples[i] for i in order]
+    profile = fit(shuffled[:14])
+    assert abs(1 / ratios(profile, shuffled[14:]) - 1).mean() < 0.1
