@@ -5,19 +5,24 @@ kernel, expand ratio) or resolution, has a Gaussian prior that is shared at seve
 block, a larger kernel or a wider block brings anywhere, in one stage, at one position, and alone.
 How much each level matters is learned from the data (maximum marginal likelihood; MacKay 1992).
 A few hundred evaluations thus fit a table of a hundred entries, and the posterior says how sure it
-is. The logit makes effects additive near 100 % and keeps every estimate below it; it is monotone,
-so the search may maximize it.
+is; those on more images count for more. The logit makes effects additive near 100 % and keeps every
+estimate below it; it is monotone, so the search may maximize it.
 
-Axes: N evaluated subnets, E entries of the table; P, C, R as in ``ofa.table``.
+The algebra is in the space of the table's entries, about a hundred, however many subnets there
+are, and keeps clear of what BLAS spreads over threads: they wait for each other by spinning, and
+beside another busy process that made the fit a hundred times slower.
+
+Axes: N subnets, E entries of the table; P, C, R as in ``ofa.table``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import lu_factor, lu_solve
 from scipy.optimize import minimize
 
 from ofa.checkpoint import Evaluated
@@ -34,11 +39,16 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AccuracyModel:
-    """A fitted model. ``table`` holds logits; ``percent`` turns its prices into accuracy."""
+    """A fitted model. ``table`` holds logits; ``percent`` turns its prices into accuracy.
+
+    residual: variance of an evaluation around the table, in logits squared: what is not additive,
+    and the chance of being tested on these images.
+    """
 
     table: Table
+    residual: float
     _entries: _Entries
-    _mean_x: FloatArray
+    _mean_E: FloatArray
     _covariance_EE: FloatArray
 
     def percent(self, logits: FloatArray) -> FloatArray:
@@ -46,10 +56,21 @@ class AccuracyModel:
         return 100 / (1 + np.exp(-np.asarray(logits)))
 
     def predict(self, genotypes: Genotypes) -> tuple[FloatArray, FloatArray]:
-        """(N,) logits and their posterior standard deviations."""
-        x = self._entries.design(genotypes) - self._mean_x
-        variance = np.einsum("ne,ef,nf->n", x, self._covariance_EE, x)
+        """(N,) logits, and their posterior standard deviations without ``residual``."""
+        x = self._entries.design(genotypes) - self._mean_E
+        variance = np.einsum("ne,ne->n", _product(x, self._covariance_EE), x)
         return self.table.price(genotypes), np.sqrt(np.maximum(variance, 0))
+
+    def interval(
+        self, genotypes: Genotypes, confidence: float = 0.95
+    ) -> tuple[FloatArray, FloatArray]:
+        """(N,) lowest and highest accuracy, in percent, that an evaluation is expected to give.
+
+        An evaluation on as many images as those of the fit had on average.
+        """
+        logits, deviation = self.predict(genotypes)
+        reach = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(deviation**2 + self.residual)
+        return self.percent(logits - reach), self.percent(logits + reach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +108,11 @@ class _Entries:
         return np.stack(columns, axis=1).astype(np.float64)
 
     def levels(self) -> list[FloatArray]:
-        """Factors A of the prior covariances A A', each (E, effects of the level)."""
+        """Factors A of the prior covariances A A', each (E, effects of the level).
+
+        Two for the resolutions, a smooth curve and each alone; four for the blocks, with effects
+        common to all, to a stage, to a position, and of each (position, choice) alone.
+        """
         resolutions, blocks = len(self.space.resolutions), self.blocks
         choices = [self.space.stages[s].choices[c] for _, s, c in blocks]
         # What the entry of a block is made of: being there, its kernel, its expand ratio.
@@ -116,11 +141,9 @@ class _Entries:
 
 def fit(space: Space, evaluated: Evaluated) -> AccuracyModel:
     """The model of a checkpoint's evaluated subnets."""
-    entries = _Entries(space)
-    x = entries.design(evaluated.genotypes)
-    y = logit(evaluated)
-    prior, noise = _learn_prior(x, y, entries.levels())
-    return _posterior(entries, x, y, prior, noise)
+    entries, y, error = _Entries(space), logit(evaluated), _relative_error(evaluated)
+    moments = _moments(entries.design(evaluated.genotypes), y, error)
+    return _posterior(entries, moments, *_learn_prior(moments, entries.levels()))
 
 
 def rank(space: Space, evaluated: Evaluated, seed: int = 0) -> Ranking:
@@ -128,14 +151,15 @@ def rank(space: Space, evaluated: Evaluated, seed: int = 0) -> Ranking:
 
     The strengths of the prior's levels are learned once, on all of them; the fit is not.
     """
-    entries = _Entries(space)
-    x, y = entries.design(evaluated.genotypes), logit(evaluated)
-    prior, noise = _learn_prior(x, y, entries.levels())
+    entries, y, error = _Entries(space), logit(evaluated), _relative_error(evaluated)
+    x = entries.design(evaluated.genotypes)
+    prior, residual = _learn_prior(_moments(x, y, error), entries.levels())
     fold = np.random.default_rng(seed).permutation(len(y)) % _FOLDS
     predicted = np.empty(len(y))
     for f in range(_FOLDS):
         out = fold == f
-        model = _posterior(entries, x[~out], y[~out], prior, noise)
+        moments = _moments(x[~out], y[~out], error[~out])
+        model = _posterior(entries, moments, prior, residual)
         predicted[out] = model.table.price(evaluated.genotypes[out])
     sizes = tabulate(space, lambda layer: layer.macs).price(evaluated.genotypes)
     bands = np.array_split(np.argsort(sizes, kind="stable"), _BANDS)
@@ -152,10 +176,26 @@ def kendall_tau(a: FloatArray, b: FloatArray) -> float:
 
 
 def logit(evaluated: Evaluated) -> FloatArray:
-    """(N,) log odds of a right answer; half an image away from 0 and 100 %."""
-    margin = 0.5 / evaluated.images
-    share = np.clip(evaluated.accuracy / 100, margin, 1 - margin)
+    """(N,) log odds of a right answer."""
+    share = _share(evaluated)
     return np.asarray(np.log(share / (1 - share)))
+
+
+def _share(evaluated: Evaluated) -> FloatArray:
+    """(N,) share of right answers, half an image away from 0 and 1 so that logits are finite."""
+    margin = 0.5 / evaluated.images
+    return np.asarray(np.clip(evaluated.accuracy / 100, margin, 1 - margin))
+
+
+def _relative_error(evaluated: Evaluated) -> FloatArray:
+    """(N,) binomial variance of each logit, as a multiple of their mean.
+
+    Only the ratios are taken from the binomial: subnets are scored on the same images and err
+    together, so how large the variance is must be learned.
+    """
+    share = _share(evaluated)
+    variance = 1 / (evaluated.images * share * (1 - share))
+    return np.asarray(variance / variance.mean())
 
 
 def _code(values: list[int]) -> FloatArray:
@@ -164,54 +204,88 @@ def _code(values: list[int]) -> FloatArray:
     return np.asarray((array - array.mean()) / (array.std() or 1.0))
 
 
-def _learn_prior(
-    x: FloatArray, y: FloatArray, levels: list[FloatArray]
-) -> tuple[FloatArray, float]:
-    """Prior covariance (E, E) and noise variance of maximum marginal likelihood.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moments:
+    """All that a fit needs of its data: moments around the means, weighted by 1 / error."""
 
-    Every level's kernel is scaled to a mean diagonal of 1 on the data, so that its strength is
-    comparable; log strengths have a weak normal prior.
+    n: int
+    mean_E: FloatArray
+    mean: float
+    xx_EE: FloatArray
+    xy_E: FloatArray
+    yy: float
+
+
+def _moments(x: FloatArray, y: FloatArray, error: FloatArray) -> _Moments:
+    """x: (N, E) design. y: (N,) logits. error: (N,) relative variances of y."""
+    mean_E = np.average(x, axis=0, weights=1 / error)
+    mean = float(np.average(y, weights=1 / error))
+    x, y = (x - mean_E) / np.sqrt(error)[:, None], (y - mean) / np.sqrt(error)
+    xy_E = np.einsum("ne,n->e", x, y)
+    return _Moments(len(y), mean_E, mean, _product(x.T, x), xy_E, float(np.einsum("n,n", y, y)))
+
+
+def _solve(
+    moments: _Moments, prior: FloatArray, residual: float
+) -> tuple[FloatArray, FloatArray, float]:
+    """X' K^-1 X, X' K^-1 y and log |K| of the covariance K = X prior X' + residual * error.
+
+    By the Woodbury identity; of log |K| the constant sum of log error is left out.
     """
-    x, y = x - x.mean(0), y - y.mean()
-    scale = y.std() or 1.0
-    target = y / scale
-    kernels, factors = [], []
-    for level in levels:
-        z = x @ level
-        size = np.einsum("ij,ij->i", z, z).mean()
-        factors.append(level / np.sqrt(size) if size > 1e-12 else level * 0.0)
-        kernels.append((x @ factors[-1]) @ (x @ factors[-1]).T)
-    kernels.append(np.eye(len(y)))
-    stack = np.stack(kernels)
+    xx, xy = moments.xx_EE / residual, moments.xy_E / residual
+    factor = lu_factor(np.eye(len(xx)) + _product(xx, prior))
+    log_determinant = np.log(np.abs(np.diag(factor[0]))).sum() + moments.n * np.log(residual)
+    # Column by column: solved at once, they would be spread over threads.
+    xkx = np.stack([lu_solve(factor, column) for column in xx.T], axis=1)
+    return xkx, lu_solve(factor, xy), float(log_determinant)
+
+
+def _learn_prior(moments: _Moments, levels: list[FloatArray]) -> tuple[FloatArray, float]:
+    """Prior covariance (E, E) and residual variance of maximum marginal likelihood.
+
+    Every level is scaled to a mean variance of 1 on the data, so that its strength is comparable;
+    log strengths have a weak normal prior.
+    """
+    scale = moments.yy / moments.n or 1.0
+    stack = np.stack([_product(level, level.T) for level in levels])
+    size = np.einsum("lef,ef->l", stack, moments.xx_EE) / moments.n
+    stack *= np.where(size > 1e-12, scale / np.maximum(size, 1e-12), 0.0)[:, None, None]
 
     def loss(log_strength: FloatArray) -> tuple[float, FloatArray]:
-        strength = np.exp(log_strength)
-        factor = cho_factor(np.tensordot(strength, stack, 1) + 1e-9 * np.eye(len(y)), lower=True)
-        alpha = cho_solve(factor, target)
-        inverse = cho_solve(factor, np.eye(len(y)))
-        value = 0.5 * target @ alpha + np.log(np.diag(factor[0])).sum()
-        slope = -0.5 * strength * np.tensordot(stack, np.outer(alpha, alpha) - inverse, 2)
-        return value + ((log_strength + 1) ** 2).sum() / 18, slope + (log_strength + 1) / 9
+        *strength, residual = np.exp(log_strength)
+        prior = np.einsum("l,lef->ef", strength, stack)
+        xkx, xky, log_determinant = _solve(moments, prior, residual * scale)
+        explained = np.einsum("e,ef,f", xky, prior, xky)
+        left = (moments.yy - np.einsum("e,ef,f", moments.xy_E, prior, xky)) / (residual * scale)
+        slope = np.append(
+            strength * np.einsum("lef,ef->l", stack, xkx - np.multiply.outer(xky, xky)),
+            moments.n - np.einsum("ef,ef", prior, xkx) - left + explained,
+        )
+        # The weak prior: mean -1, standard deviation 3.
+        weak = log_strength + 1
+        value = (left + log_determinant) / 2 + (weak**2).sum() / 18
+        return float(value), slope / 2 + weak / 9
 
-    start = np.full(len(kernels), -1.0)
-    bounds = [(-9.0, 4.0)] * len(kernels)
+    count = len(levels) + 1
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 30}
+        loss,
+        np.full(count, -1.0),
+        jac=True,
+        method="SLSQP",  # SciPy's L-BFGS-B calls LAPACK in ways that start threads
+        bounds=[(-9.0, 4.0)] * count,
+        options={"maxiter": 60, "ftol": 1e-5},
     )
-    strength = np.exp(found.x) * scale**2
-    prior = sum(v * factor @ factor.T for v, factor in zip(strength, factors, strict=False))
-    return np.asarray(prior), float(strength[-1])
+    *strength, residual = np.exp(found.x)
+    return np.asarray(np.einsum("l,lef->ef", strength, stack)), float(residual * scale)
 
 
 def _posterior(
-    entries: _Entries, x: FloatArray, y: FloatArray, prior: FloatArray, noise: float
+    entries: _Entries, moments: _Moments, prior: FloatArray, residual: float
 ) -> AccuracyModel:
-    mean_x, mean_y = x.mean(0), float(y.mean())
-    centred = x - mean_x
-    covered = centred @ prior
-    factor = cho_factor(covered @ centred.T + noise * np.eye(len(y)), lower=True)
-    theta = covered.T @ cho_solve(factor, y - mean_y)
-    covariance = prior - covered.T @ cho_solve(factor, covered)
+    """The model given its prior (E, E) and residual variance."""
+    xkx, xky, _ = _solve(moments, prior, residual)
+    theta = np.einsum("ef,f->e", prior, xky)
+    covariance = prior - _product(_product(prior, xkx), prior)
 
     space = entries.space
     resolutions = len(space.resolutions)
@@ -220,5 +294,10 @@ def _posterior(
     cost[:, :, 0] = 0.0
     for value, (p, _, c) in zip(theta[resolutions:], entries.blocks, strict=True):
         cost[:, p, 1 + c] = value
-    fixed = mean_y - float(mean_x @ theta) + theta[:resolutions]
-    return AccuracyModel(Table(fixed, cost), entries, mean_x, covariance)
+    fixed = moments.mean - float(np.einsum("e,e", moments.mean_E, theta)) + theta[:resolutions]
+    return AccuracyModel(Table(fixed, cost), residual, entries, moments.mean_E, covariance)
+
+
+def _product(a: FloatArray, b: FloatArray) -> FloatArray:
+    """a @ b in NumPy's own loops, on this thread."""
+    return np.asarray(np.einsum("ij,jk->ik", a, b))

@@ -16,8 +16,17 @@ from ofa.errors import UserError
 from ofa.space import Genotypes, Space
 from ofa.table import Table
 
-__all__ = ["REPORTED", "Budget", "Limit", "Problem", "minimum", "parse_budget"]
+__all__ = [
+    "REPORTED",
+    "Budget",
+    "Limit",
+    "Problem",
+    "format_quantity",
+    "minimum",
+    "parse_budget",
+]
 
+FloatArray = NDArray[np.float64]
 Quantity = Literal["latency", "macs", "parameters"]
 
 #: Suffix, in small letters -> quantity, what one of it is in the quantity's own unit.
@@ -25,9 +34,11 @@ _UNITS: dict[str, tuple[Quantity, float]] = {
     "us": ("latency", 1e-3),
     "ms": ("latency", 1.0),
     "s": ("latency", 1e3),
+    "macs": ("macs", 1.0),
     "kmacs": ("macs", 1e3),
     "mmacs": ("macs", 1e6),
     "gmacs": ("macs", 1e9),
+    "params": ("parameters", 1.0),
     "kparams": ("parameters", 1e3),
     "mparams": ("parameters", 1e6),
 }
@@ -75,6 +86,9 @@ def parse_budget(text: str) -> Budget:
         value = float(number)
     except ValueError:
         raise UserError(f"budget {text!r} is not a number", where, f"write {_EXAMPLES}") from None
+    unusable = UserError(f"budget {text!r} is not positive and finite", where, f"write {_EXAMPLES}")
+    if not 0 < value < np.inf:
+        raise unusable
     if not unit:
         raise UserError(
             f"budget {text!r} has no unit",
@@ -89,10 +103,11 @@ def parse_budget(text: str) -> Budget:
         )
     if unit not in _UNITS:
         raise UserError(f"budget {text!r} has an unknown unit", where, f"write {_EXAMPLES}")
-    if not (np.isfinite(value) and value > 0):
-        raise UserError(f"budget {text!r} is not positive and finite", where, f"write {_EXAMPLES}")
     quantity, size = _UNITS[unit]
-    return Budget(quantity, value * size)
+    limit = value * size
+    if not 0 < limit < np.inf:  # scaling can leave the range of floats
+        raise unusable
+    return Budget(quantity, limit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,13 +135,18 @@ class Problem:
     limits: tuple[Limit, ...]
     device: str
 
-    def excess(self, genotypes_NP: Genotypes) -> NDArray[np.float64]:
-        """(N,) the largest cost as a share of its limit; an architecture fits where it is <= 1."""
-        shares: NDArray[np.float64] = np.max(
-            [limit.table.price(genotypes_NP) / (limit.most + SLACK) for limit in self.limits],
-            axis=0,
-        )
-        return shares
+    def excess(self, genotypes_NP: Genotypes) -> FloatArray:
+        """(N,) what exceeds a limit, as a share of it, summed; 0 where all limits are kept."""
+        total: FloatArray = np.zeros(len(genotypes_NP))
+        for limit in self.limits:
+            over = limit.table.price(genotypes_NP) - (limit.most + SLACK)
+            total += np.maximum(over, 0.0) / limit.most
+        return total
+
+    def feasible(self, genotypes_NP: Genotypes) -> NDArray[np.bool_]:
+        """(N,) whether all limits are kept."""
+        fits: NDArray[np.bool_] = self.excess(genotypes_NP) == 0
+        return fits
 
     def check_possible(self) -> None:
         """Raise UserError, with the least value the space reaches, where a budget is below it."""
@@ -159,11 +179,12 @@ class Problem:
 
 
 def minimum(space: Space, table: Table) -> tuple[float, Genotypes]:
-    """The least cost that any architecture has under an additive table, and its genotype (1 + P,).
+    """The least cost that any architecture has under a table, and its genotype (1 + P,).
 
     Exact: stages are independent given the resolution, and so are the blocks of a stage given its
     depth.
     """
+    combine = np.add if table.reduce == "sum" else np.maximum
     best = (np.inf, np.zeros(1 + len(space.positions), np.int16))
     choices = table.cost_RPC[:, :, 1:]
     cheapest_RP, which_RP = choices.min(2), choices.argmin(2) + 1
@@ -171,9 +192,9 @@ def minimum(space: Space, table: Table) -> tuple[float, Genotypes]:
         total, row, start = table.fixed_R[r], [r], 0
         for stage in space.stages:
             most = stage.depths[-1]
-            costs = cheapest_RP[r, start : start + most].cumsum()
+            costs = combine.accumulate(cheapest_RP[r, start : start + most])
             depth = min(stage.depths, key=lambda d: costs[d - 1])
-            total += costs[depth - 1]
+            total = combine(total, costs[depth - 1])
             row += [*which_RP[r, start : start + depth], *[0] * (most - depth)]
             start += most
         if total < best[0]:

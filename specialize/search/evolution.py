@@ -2,8 +2,11 @@
 
 Elitist truncation with uniform crossover and mutation of several genes at once, as in Cai et al.
 2020 (sec. 3.4); a child over a limit is repaired, not redrawn, so that nothing is unbounded. With
-a hard limit single changes stall: what improves is too dear. So mutation changes two to three genes
-on average, and the local search tries all pairs of changes.
+a hard limit single changes stall: what improves is too dear. So mutation changes two genes on
+average, and the local search tries all pairs of changes, among them one dearer with one cheaper.
+
+Pricing is so cheap that a large population costs little, and it is what avoids local optima; niches
+by resolution and swaps as a mutation of their own did not help.
 
 Axes: N population, P block position, S stage. Genes of one architecture, a row of 1 + S + P
 integers: the index of the resolution, each stage's index into its depths, and each block's
@@ -22,13 +25,15 @@ from specialize.search import SearchResult, distinct
 
 __all__ = ["evolve"]
 
-_POPULATION = 256
-_GENERATIONS = 60
-_PARENTS = 64
-_MUTATED_GENES = 2.5  # of a child, on average
+_POPULATION = 2048
+_GENERATIONS = 40
+_PARENTS = 512
+_MUTATED_GENES = 2.0  # of a child, on average
 _REPAIRS = 10
-_CLIMBERS = 4  # of the best, from which the local search climbs
-_POOL = 4096  # best feasible architectures remembered
+_CLIMBERS = 4  # from which the local search climbs, and
+_APART = 6  # in how many genes they differ at least
+_STEPS = 20
+_POOL = 2048  # best architectures remembered
 
 
 class _Genes:
@@ -69,29 +74,54 @@ class _Genes:
 
 
 class _Pool:
-    """The best feasible architectures seen, each once, and the count of all that were priced."""
+    """The best architectures seen, each once, and the count of all that were priced.
+
+    Any that fits is better than any that does not; of those, the nearer to the limits is better
+    (Deb 2000). So a search that starts where nothing fits finds its way.
+    """
 
     def __init__(self, problem: Problem, genes: _Genes) -> None:
         self.problem, self.genes = problem, genes
         self.rows = np.empty((0, len(genes.values)), np.int16)
         self.genotypes = np.empty((0, 1 + len(genes.stage_P)), np.int16)
-        self.scores = np.empty(0)
+        self.excess, self.scores = np.empty(0), np.empty(0)
         self.evaluations = 0
         self.trace: list[tuple[int, float]] = []
+        # Equal genotypes have equal keys, and others practically never: np.unique over rows is
+        # ten times slower.
+        self._weights = np.random.default_rng(0).integers(
+            2**64, size=self.genotypes.shape[1], dtype=np.uint64
+        )
 
-    def add(self, rows: Genotypes) -> None:
-        """Price ``rows`` and keep those that fit and are new."""
+    @property
+    def fitting(self) -> int:
+        """How many fit; they come first."""
+        return int(np.count_nonzero(self.excess == 0))
+
+    def add(self, rows: Genotypes) -> tuple[float, int]:
+        """Price ``rows``, keep what is new and good; the best score that fits, and which row's."""
         genotypes = self.genes.genotypes(rows)
-        fits = self.problem.excess(genotypes) <= 1
+        excess, scores = self.problem.excess(genotypes), self.problem.value.price(genotypes)
         self.evaluations += len(rows)
-        rows, genotypes = rows[fits], genotypes[fits]
-        scores = np.concatenate([self.scores, self.problem.value.price(genotypes)])
+        fitting = np.where(excess == 0, scores, -np.inf)
+        top = int(fitting.argmax())
+        best = float(fitting[top])
+        if best > (self.trace[-1][1] if self.trace else -np.inf):
+            self.trace.append((self.evaluations, best))
+
+        if len(self.scores) == _POOL:
+            last = (excess == self.excess[-1]) & (scores > self.scores[-1])
+            good = (excess < self.excess[-1]) | last
+            rows, genotypes = rows[good], genotypes[good]
+            excess, scores = excess[good], scores[good]
         rows, genotypes = np.vstack([self.rows, rows]), np.vstack([self.genotypes, genotypes])
-        _, unique = np.unique(genotypes, axis=0, return_index=True)
-        order = unique[np.lexsort((unique, -scores[unique]))][:_POOL]
-        self.rows, self.genotypes, self.scores = rows[order], genotypes[order], scores[order]
-        if len(scores) and (not self.trace or self.scores[0] > self.trace[-1][1]):
-            self.trace.append((self.evaluations, float(self.scores[0])))
+        excess = np.concatenate([self.excess, excess])
+        scores = np.concatenate([self.scores, scores])
+        _, new = np.unique(genotypes.astype(np.uint64) @ self._weights, return_index=True)
+        order = new[np.lexsort((new, -scores[new], excess[new]))][:_POOL]
+        self.rows, self.genotypes = rows[order], genotypes[order]
+        self.excess, self.scores = excess[order], scores[order]
+        return best, top
 
 
 def evolve(problem: Problem, *, seed: int = 0, count: int = 10, distance: int = 2) -> SearchResult:
@@ -103,20 +133,17 @@ def evolve(problem: Problem, *, seed: int = 0, count: int = 10, distance: int = 
     problem.check_possible()
     rng = np.random.default_rng(seed)
     genes = _Genes(problem.space)
-    cheapest = min(
-        (genes.of(minimum(problem.space, limit.table)[1]) for limit in problem.limits),
-        key=lambda row: float(problem.excess(genes.genotypes(row[None]))[0]),
-    )
     pool = _Pool(problem, genes)
-    pool.add(
-        np.vstack(
-            [_repaired(problem, genes, genes.random(rng, _POPULATION), cheapest, rng), cheapest]
-        )
-    )
-    if not len(pool.scores):
-        problem.refuse_together()
+    for limit in problem.limits:
+        pool.add(genes.of(minimum(problem.space, limit.table)[1])[None])
+    children = genes.random(rng, _POPULATION)
     rate = _MUTATED_GENES / len(genes.values)
+    # With several budgets the cheapest for one may be too dear for another: then none is repaired.
+    cheapest = pool.rows[0] if pool.fitting else None
     for _ in range(_GENERATIONS):
+        pool.add(
+            children if cheapest is None else _repaired(problem, genes, children, cheapest, rng)
+        )
         parents = pool.rows[:_PARENTS]
         shape = (_POPULATION, parents.shape[1])
         mother, father = (parents[rng.integers(len(parents), size=_POPULATION)] for _ in range(2))
@@ -125,10 +152,11 @@ def evolve(problem: Problem, *, seed: int = 0, count: int = 10, distance: int = 
         children = np.where(crossed, father, mother)
         mutated = rng.random(shape) < rate
         children = np.where(mutated, genes.random(rng, _POPULATION), children)
-        pool.add(_repaired(problem, genes, children, cheapest, rng))
-    for climber in pool.rows[:_CLIMBERS].copy():
-        _climb(problem, genes, pool, climber)
-    best = distinct(pool.genotypes, count, distance)
+    for climber in pool.rows[distinct(pool.genotypes, _CLIMBERS, _APART)]:
+        _climb(genes, pool, climber)
+    if not pool.fitting:
+        problem.refuse_together()
+    best = distinct(pool.genotypes[: pool.fitting], count, distance)
     return SearchResult(
         pool.genotypes[best],
         pool.scores[best],
@@ -148,7 +176,7 @@ def _repaired(
     """Rows over a limit take over genes of the cheapest architecture, more each time."""
     rows = rows.copy()
     for attempt in range(_REPAIRS):
-        over = np.flatnonzero(problem.excess(genes.genotypes(rows)) > 1)
+        over = np.flatnonzero(~problem.feasible(genes.genotypes(rows)))
         if not len(over):
             break
         share = 0.1 + 0.9 * (attempt / (_REPAIRS - 1)) ** 2
@@ -157,26 +185,24 @@ def _repaired(
     return rows
 
 
-def _climb(problem: Problem, genes: _Genes, pool: _Pool, row: Genotypes) -> None:
+def _climb(genes: _Genes, pool: _Pool, row: Genotypes) -> None:
     """Steepest ascent over all changes of one or two genes."""
-    singles = [
-        (g, v)
+    changes = [
+        (g, value)
         for g, (first, values) in enumerate(zip(genes.first, genes.values, strict=True))
-        for v in range(first, first + values)
+        for value in range(first, first + values)
     ]
-    gene, value = np.array(singles).T
-    a, b = np.triu_indices(len(singles))
-    a, b = a[gene[a] <= gene[b]], b[gene[a] <= gene[b]]
-    score = float(problem.value.price(genes.genotypes(row[None]))[0])
-    for _ in range(20):
+    gene, value = np.array(changes).T
+    a, b = np.triu_indices(len(changes))
+    # Two genes, or one alone (with itself); the row itself is among them.
+    two = (gene[a] < gene[b]) | (a == b)
+    a, b = a[two], b[two]
+    index, score = np.arange(len(a)), -np.inf
+    for _ in range(_STEPS):
         rows = np.repeat(row[None], len(a), axis=0)
-        index = np.arange(len(a))
         rows[index, gene[a]] = value[a]
         rows[index, gene[b]] = value[b]
-        pool.add(rows)
-        genotypes = genes.genotypes(rows)
-        scores = np.where(problem.excess(genotypes) <= 1, problem.value.price(genotypes), -np.inf)
-        top = int(scores.argmax())
-        if scores[top] <= score + 1e-12:
+        best, top = pool.add(rows)
+        if best <= score + 1e-12:
             return
-        row, score = rows[top], float(scores[top])
+        row, score = rows[top], best

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,35 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa.errors import UserError
-from ofa.space import Genotypes, Space
-from ofa.table import Table, tabulate
-from specialize.problem import Budget, Limit, Problem, format_quantity, minimum, parse_budget
+from ofa.table import tabulate
+from specialize.problem import (
+    REPORTED,
+    Budget,
+    Limit,
+    Problem,
+    format_quantity,
+    minimum,
+    parse_budget,
+)
+from tests.specialize.tables import SMALL, everything, random_table
 from tests.strategies import TINY
-
-#: Few enough architectures to list them all.
-SMALL = TINY.restrict(kernels=(3, 5), expands=(1, 2), resolutions=(24, 32))
-
-
-def everything(space: Space) -> Genotypes:
-    """All genotypes of a small space."""
-    stages = []
-    for stage in space.stages:
-        rows = []
-        for depth in stage.depths:
-            absent = [0] * (stage.depths[-1] - depth)
-            choices = range(1, 1 + len(stage.choices))
-            rows += [(*blocks, *absent) for blocks in product(choices, repeat=depth)]
-        stages.append(rows)
-    whole = product(range(len(space.resolutions)), *stages)
-    return np.array([[r, *sum(parts, ())] for r, *parts in whole], np.int16)
-
-
-def random_table(space: Space, rng: np.random.Generator) -> Table:
-    """Additive, with negative entries and ties."""
-    real = tabulate(space, lambda layer: layer.macs).cost_RPC
-    cost = np.where(np.isfinite(real), rng.integers(-3, 9, real.shape) / 2, np.inf)
-    cost[:, :, 0] = 0
-    return Table(rng.integers(0, 5, len(space.resolutions)).astype(float), cost)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +35,33 @@ def random_table(space: Space, rng: np.random.Generator) -> Table:
         ("1gmacs", Budget("macs", 1e9)),
         ("3Mparams", Budget("parameters", 3e6)),
         ("5e2us", Budget("latency", 0.5)),
+        ("2000000 MACs", Budget("macs", 2e6)),
     ],
 )
-def test_units(text: str, budget: Budget) -> None:
+def test_a_budget_is_read(text: str, budget: Budget) -> None:
     parsed = parse_budget(text)
-    assert (parsed.quantity, parsed.limit) == (budget.quantity, pytest.approx(budget.limit))
-    assert parse_budget(format_quantity(parsed.quantity, parsed.limit)) == parsed
+    assert parsed.quantity == budget.quantity
+    assert parsed.limit == pytest.approx(budget.limit)
+
+
+@given(
+    st.sampled_from(["latency", "macs", "parameters"]),
+    st.floats(1, 9999).map(lambda value: float(f"{value:.4g}")),
+)
+def test_a_quantity_reads_as_it_is_written(
+    quantity: Literal["latency", "macs", "parameters"], shown: float
+) -> None:
+    value = shown * REPORTED[quantity][1]
+    assert parse_budget(format_quantity(quantity, value)) == Budget(quantity, value)
+
+
+@given(st.text("0123456789.e+-nif kmgMGusacprbB,", max_size=8))
+def test_any_text_is_a_sound_budget_or_refused(text: str) -> None:
+    try:
+        limit = parse_budget(text).limit
+    except UserError:
+        return
+    assert 0 < limit < np.inf
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,11 @@ def test_units(text: str, budget: Budget) -> None:
         ("0ms", "not positive"),
         ("-3ms", "not positive"),
         ("infms", "not positive and finite"),
-        ("nan", "has no unit"),
+        ("-3", "not positive"),
+        ("nan", "not positive and finite"),
+        ("1e999ms", "not positive and finite"),
+        ("1e-323us", "not positive and finite"),
+        ("20,5ms", "not a number with a unit"),
         ("1.2.3ms", "not a number"),
         ("fast", "not a number with a unit"),
         ("", "not a number with a unit"),
@@ -80,28 +88,30 @@ def test_a_wrong_budget_is_refused(text: str, complaint: str) -> None:
         parse_budget(text)
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_the_minimum_is_that_of_all_architectures(seed: int) -> None:
-    table, rows = random_table(SMALL, np.random.default_rng(seed)), everything(SMALL)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["sum", "max"]))
+def test_the_minimum_is_that_of_all_architectures(seed: int, reduce: Literal["sum", "max"]) -> None:
+    table = random_table(SMALL, np.random.default_rng(seed), reduce=reduce)
+    rows = everything(SMALL)
     assert len(rows) == SMALL.size
     least, genotype = minimum(SMALL, table)
     assert least == table.price(rows).min()
     assert table.price(genotype[None])[0] == least
 
 
-def test_an_impossible_budget_names_the_least() -> None:
-    """The least it names, in turn, is possible."""
-    table = tabulate(TINY, lambda layer: layer.macs)
-    least, _ = minimum(TINY, table)
+@given(st.floats(1e-3, 1e3), st.floats(1, 3), st.floats(0.01, 0.999))
+def test_an_impossible_budget_names_one_that_is_possible(
+    fastest_ms: float, factor: float, share: float
+) -> None:
+    """Whatever the latency of the fastest and the factor to its bound are."""
+    sizes = tabulate(TINY, lambda layer: layer.macs)
+    table = sizes.scaled(fastest_ms / minimum(TINY, sizes)[0])
 
-    def problem(limit: float, factor: float = 1.0) -> Problem:
-        budget = Budget("latency", limit)
-        return Problem(TINY, table, (Limit(budget, table, limit / factor),), "toaster")
+    def problem(limit: float) -> Problem:
+        return Problem(TINY, table, (Limit(Budget("latency", limit), table, limit / factor),), "pi")
 
-    problem(least).check_possible()
-    with pytest.raises(
-        UserError, match=r"no architecture of 'tiny' fits .* on 'toaster'"
-    ) as caught:
-        problem(least / 2, factor=1.3).check_possible()
+    problem(fastest_ms * factor).check_possible()
+    with pytest.raises(UserError, match=r"no architecture of 'tiny' fits .* on 'pi'") as caught:
+        problem(share * fastest_ms * factor).check_possible()
     suggested = parse_budget(caught.value.fix.removeprefix("try "))
-    problem(suggested.limit, factor=1.3).check_possible()
+    problem(suggested.limit).check_possible()
+    assert suggested.limit < 1.2 * fastest_ms * factor
