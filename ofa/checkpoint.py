@@ -178,6 +178,7 @@ def write_checkpoint(
         # C order: safetensors writes memory as it lies, and torch gives channels-last arrays.
         half = {key: tensors[key].astype(np.float16, order="C") for key in sorted(tensors)}
         save_file(half, partial / "weights.safetensors", metadata)
+        (partial / "weights.safetensors").chmod(0o644)  # it is written for its owner only
         with (partial / "subnets.csv").open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["arch", "macs", "accuracy", "n"])

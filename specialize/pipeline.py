@@ -45,7 +45,7 @@ from specialize.search.evolution import evolve
 __all__ = ["Result", "specialize"]
 
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
-_FIRST_LOOK = 200
+_FIRST_LOOK = 150
 _FINALISTS = 3
 #: On this machine: searches with a tightened limit before giving up.
 _TIGHTENINGS = 4
@@ -310,12 +310,14 @@ def _score(
         return (-one.held_out.value, -one.estimated)
 
     scored.sort(key=merit)
-    if len(first) == len(held_out):
+    rest = held_out.take(range(len(first), len(held_out)))
+    if not len(rest):
         return scored
-    finalists = [
-        replace(one, held_out=r.Share(value=scorer.accuracy(one.cut, held_out), n=len(held_out)))
-        for one in scored[:_FINALISTS]
-    ]
+    finalists = []
+    for one in sorted(scored[:_FINALISTS], key=lambda one: one.cut.arch.resolution):
+        right = one.held_out.value * len(first) + scorer.accuracy(one.cut, rest) * len(rest)
+        share = r.Share(value=right / len(held_out), n=len(held_out))
+        finalists.append(replace(one, held_out=share))
     return sorted(finalists, key=merit) + scored[_FINALISTS:]
 
 

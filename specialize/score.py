@@ -58,7 +58,7 @@ class Scorer:
         self._options.log_severity_level = 3
         # A planned memory layout is larger and, at these sizes, slower than the arena alone.
         self._options.enable_mem_pattern = False
-        self._pixels: dict[int, Pixels] = {}
+        self._pixels: list[tuple[Images, Pixels]] = []
         self._resolution = 0
 
     def cut(self, arch: Arch) -> Cut:
@@ -110,10 +110,12 @@ class Scorer:
 
     def _pixels_of(self, images: Images, resolution: int) -> Pixels:
         if resolution != self._resolution:
-            self._pixels, self._resolution = {}, resolution
-        if id(images) not in self._pixels:
-            self._pixels[id(images)] = images.pixels(resolution)
-        return self._pixels[id(images)]
+            self._pixels, self._resolution = [], resolution
+        for known, pixels in self._pixels:
+            if known is images:
+                return pixels
+        self._pixels.append((images, images.pixels(resolution)))
+        return self._pixels[-1][1]
 
     def _batches(self, pixels: Pixels, size: int) -> Iterator[Array]:
         for start in range(0, len(pixels), size):
