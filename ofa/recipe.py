@@ -10,13 +10,13 @@ published network that training started from.
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ofa.errors import UserError
 from ofa.space import Space
 
-__all__ = ["RECIPES", "Phase", "Recipe", "get_recipe", "recipe_from_dict"]
+__all__ = ["RECIPES", "Phase", "Recipe", "get_recipe"]
 
 Values = tuple[int, ...] | None
 
@@ -97,25 +97,6 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the card."""
         return asdict(self)
-
-
-def recipe_from_dict(values: dict[str, Any]) -> Recipe:
-    """The recipe that ``as_dict`` wrote (lists for tuples allowed). Raises UserError."""
-
-    def build(kind: type[Any], given: dict[str, Any]) -> Any:
-        known = {f.name for f in fields(kind)}
-        for key in given:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                raise UserError(
-                    f"unknown key {key!r} of a recipe",
-                    fix=f"did you mean {near[0]!r}?" if near else "see ofa/recipe.py",
-                )
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-
-    phases = tuple(build(Phase, phase) for phase in values["phases"])
-    recipe: Recipe = build(Recipe, {**values, "phases": phases})
-    return recipe
 
 
 _LOW = (96, 112, 128, 144, 160)

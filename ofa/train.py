@@ -350,7 +350,7 @@ class Run:
             raise UserError(
                 f"training collapsed {rollbacks} times (step {self.step})",
                 str(self.folder),
-                f"the state of step {self._good['counters']['step']} is kept; lower --lr",
+                f"the state of step {self._good['counters']['step']} is kept; try another --seed",
             )
         at = self.step
         self._restore(self._good)

@@ -236,9 +236,13 @@ def render(report: Report, folder: str) -> Grid:
     for warning in report.warnings:
         row("note", warning)
     for file in report.files:
-        row("file", f"{folder}/{file.path}  {file.bytes / 1e6:.2f} MB")
+        row("file", f"{folder}/{file.path}  {_size(file.bytes)}")
     row("took", f"{report.timings['total']:.1f} s")
     return grid
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count} bytes"
 
 
 def schema() -> str:

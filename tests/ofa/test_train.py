@@ -16,7 +16,7 @@ from ofa.errors import UserError
 from ofa.evaluate import Evaluator
 from ofa.images import split
 from ofa.layers import lower, macs
-from ofa.recipe import RECIPES, Phase, get_recipe, recipe_from_dict
+from ofa.recipe import RECIPES, Phase, get_recipe
 from ofa.sampling import Sampler, spread
 from ofa.spaces import get_space
 from ofa.train import SAVE_EVERY, plan_step
@@ -117,9 +117,10 @@ def test_subnets_are_spread_over_macs() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_are_values(name: str) -> None:
-    recipe = get_recipe(name)
-    assert recipe_from_dict(recipe.as_dict()) == recipe
+def test_phases_open_the_space(name: str) -> None:
+    """Each phase holds what the one before it did, and the last is the whole of it."""
+    space, recipe = get_space("lite"), get_recipe(name)
     assert recipe.phase_ends(1000)[-1] == 1000
-    with pytest.raises(UserError, match="did you mean 'lr'"):
-        recipe_from_dict({**recipe.as_dict(), "lrr": 1})
+    sizes = [replace(phase.restrict(space), resolutions=(96,)).size for phase in recipe.phases]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == replace(space, resolutions=(96,)).size
