@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.console import run
+from ofa.console import run, version_option
 
 if TYPE_CHECKING:
     from devices.profile import Profile
@@ -56,7 +56,7 @@ def root(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001 - handled by its callback
         bool,
-        typer.Option("--version", is_eager=True, callback=lambda v: _version(v), help="And exit."),
+        version_option("ofa-device"),
     ] = False,
 ) -> None:
     """What networks cost on devices.
@@ -227,14 +227,6 @@ def _names(incomplete: str) -> list[str]:
 
     names = [name for p in load_profiles() for name in (p.name, *p.aliases)]
     return [name for name in (*_HOSTS, *names) if name.startswith(incomplete)]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        sys.stdout.write(f"ofa-device {version('ofa-specializer')}\n")
-        raise typer.Exit
 
 
 def main() -> None:

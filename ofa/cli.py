@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ofa.console import run
+from ofa.console import run, version_option
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -77,7 +77,7 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     version: Annotated[  # noqa: ARG001 - handled by its callback
         bool,
-        typer.Option("--version", is_eager=True, callback=lambda v: _version(v), help="And exit."),
+        version_option("ofa-train"),
     ] = False,
 ) -> None:
     """Train a supernet by progressive shrinking, and evaluate its subnets.
@@ -99,14 +99,6 @@ def train(
             threads=threads, seed=seed, resume=resume, quiet=quiet,
         )
     )  # fmt: skip
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version as installed
-
-        sys.stdout.write(f"ofa-train {installed('ofa-specializer')}\n")
-        raise typer.Exit
 
 
 def main() -> None:

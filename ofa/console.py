@@ -13,7 +13,7 @@ from ofa.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["run", "stderr", "stdout"]
+__all__ = ["run", "stderr", "stdout", "version_option"]
 
 #: What typer raises for a wrong word on the command line; it exports subclasses only.
 _UsageError: Any = typer.BadParameter.mro()[1]
@@ -32,6 +32,19 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def version_option(program: str) -> Any:
+    """The option ``--version`` of a command line: says which, and exits."""
+
+    def tell(wanted: bool) -> None:
+        if wanted:
+            from importlib.metadata import version
+
+            sys.stdout.write(f"{program} {version('ofa-specializer')}\n")
+            raise typer.Exit
+
+    return typer.Option("--version", is_eager=True, callback=tell, help="And exit.")
 
 
 def run(app: typer.Typer) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ofa.console import run
+from ofa.console import run, version_option
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -66,7 +66,7 @@ def specialize(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     version: Annotated[  # noqa: ARG001 - handled by its callback
         bool,
-        typer.Option("--version", is_eager=True, callback=lambda v: _version(v), help="And exit."),
+        version_option("ofa-specialize"),
     ] = False,
 ) -> None:
     """Find, cut and export the subnet that is most accurate on a device within a budget.
@@ -97,14 +97,6 @@ def specialize(
         sys.stdout.write(result.report.to_json())
     else:
         stdout().print(render(result.report, str(result.output)))
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version as installed
-
-        sys.stdout.write(f"ofa-specialize {installed('ofa-specializer')}\n")
-        raise typer.Exit
 
 
 def main() -> None:
