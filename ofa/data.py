@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ofa.errors import UserError
@@ -123,23 +123,27 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
 
 
 class Loader:
-    """Random views of training images: crop, flip, brightness and contrast.
+    """Random views of training images: sharpness, crop, flip, brightness and contrast.
 
     The next steps are prepared in a thread while the current one is computed.
     """
 
-    def __init__(self, images: Images, seed: int, batch: int, crop: float, jitter: float) -> None:
+    def __init__(
+        self, images: Images, seed: int, batch: int, jitter: float, sharpen: float
+    ) -> None:
         self.images, self.seed, self.batch = images, seed, min(batch, len(images))
-        self.crop, self.jitter = crop, jitter
+        self.jitter, self.sharpen = jitter, sharpen
         self.steps_per_epoch = len(images) // self.batch
         self._pool = ThreadPoolExecutor(1)
 
-    def submit(self, step: int, attempt: int, resolutions: Iterable[int]) -> Future[Batch]:
+    def submit(
+        self, step: int, attempt: int, resolutions: Iterable[int], crop: float
+    ) -> Future[Batch]:
         """Begin to prepare the batch of a step; ``.result()`` gives it."""
-        return self._pool.submit(self.load, step, attempt, frozenset(resolutions))
+        return self._pool.submit(self.load, step, attempt, frozenset(resolutions), crop)
 
-    def load(self, step: int, attempt: int, resolutions: Iterable[int]) -> Batch:
-        """The batch of a step at these resolutions."""
+    def load(self, step: int, attempt: int, resolutions: Iterable[int], crop: float) -> Batch:
+        """The batch of a step at these resolutions; ``crop``: smallest area of a crop."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.images))
         chosen = order[position * self.batch : (position + 1) * self.batch]
@@ -148,8 +152,10 @@ class Loader:
         pixels = {r: np.empty((len(chosen), r, r, 3), np.uint8) for r in wanted}
         for row, index in enumerate(chosen):
             picture = self.images.image(int(index))
-            box = random_box(rng, picture.size, self.crop)
+            box = random_box(rng, picture.size, crop)
             flip = rng.random() < 0.5
+            if rng.random() < self.sharpen:
+                picture = picture.filter(ImageFilter.UnsharpMask(1, int(rng.integers(50, 151)), 0))
             for r in wanted:
                 view = picture.resize((r, r), Image.Resampling.BICUBIC, box)
                 array = np.asarray(view)

@@ -30,6 +30,7 @@ class Phase:
     largest, smallest: probability that a step holds the largest, the smallest subnet; where a step
     holds no smallest one it holds a random one instead. random: number of random subnets.
     largest_resolutions: those of the largest subnet; None = as for the others.
+    crop: smallest area of a random crop; near 1, objects look as large as in whole images.
     sort: sort channels by importance when the phase begins (before widths open, once).
     """
 
@@ -43,6 +44,7 @@ class Phase:
     largest: float = 1.0
     smallest: float = 1.0
     random: int = 2
+    crop: float = 0.35
     sort: bool = False
 
     def restrict(self, space: Space) -> Space:
@@ -63,8 +65,9 @@ class Recipe:
     at ``teacher_resolution``). hard: weight of the true label in the target; the teacher's soft
     output has the rest. dark: weight of the distillation over the published network's own classes
     (at ``temperature``), which keeps what it knows beyond the classes of the data.
-    crop: smallest area of a random crop. jitter: largest relative change of brightness and
-    contrast. clip: largest norm of the gradient.
+    jitter: largest relative change of brightness and contrast. sharpen: probability that an image
+    is sharpened; images that are smaller than the network's input look blurred to it, which those
+    of a camera will not. clip: largest norm of the gradient.
     """
 
     name: str
@@ -79,8 +82,8 @@ class Recipe:
     hard: float = 0.1
     dark: float = 0.0
     temperature: float = 2.0
-    crop: float = 0.35
     jitter: float = 0.2
+    sharpen: float = 0.0
 
     def __post_init__(self) -> None:
         if abs(sum(phase.share for phase in self.phases) - 1) > 1e-9:
@@ -139,6 +142,40 @@ RECIPES = {
                     largest=0.3,
                     smallest=0.25,
                     random=1,
+                ),
+            ),
+        ),
+        # On from a supernet that ``pretrained`` made: nothing is left to open or to sort. True
+        # labels weigh more, the teacher sees more pixels, and the last phase shows nearly whole
+        # images at high resolutions, as in use.
+        Recipe(
+            name="refine",
+            teacher="pretrained",
+            teacher_resolution=224,
+            lr=5e-4,
+            hard=0.5,
+            dark=1.0,
+            sharpen=0.3,
+            phases=(
+                Phase(
+                    "all",
+                    share=0.6,
+                    resolutions=_LOW,
+                    largest_resolutions=(160, 192, 224),
+                    largest=0.15,
+                    smallest=0.3,
+                    random=1,
+                    crop=0.5,
+                ),
+                Phase(
+                    "whole images",
+                    share=0.4,
+                    resolutions=(96, 112, 128, 144, 160, 176, 192),
+                    largest_resolutions=(192, 224),
+                    largest=0.4,
+                    smallest=0.2,
+                    random=1,
+                    crop=0.7,
                 ),
             ),
         ),

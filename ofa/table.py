@@ -48,7 +48,12 @@ class Table:
 
     def scaled(self, factor: float) -> Table:
         """The table of ``factor`` times the quantity."""
-        return Table(self.fixed_R * factor, self.cost_RPC * factor, self.reduce)
+        missing = np.isposinf(self.cost_RPC)
+        return Table(
+            self.fixed_R * factor,
+            np.where(missing, np.inf, np.where(missing, 0.0, self.cost_RPC) * factor),
+            self.reduce,
+        )
 
 
 def tabulate(

@@ -108,7 +108,7 @@ class Run:
         self.seed, self.only, self.device = seed, only, torch.device(device)
         self.model = Supernet(space, start).to(self.device)
         self.teacher = teacher.to(self.device) if teacher is not None else None
-        self.loader = Loader(splits.train, seed, recipe.batch, recipe.crop, recipe.jitter)
+        self.loader = Loader(splits.train, seed, recipe.batch, recipe.jitter, recipe.sharpen)
         self.step, self.steps, self.attempt, self.rollbacks = 0, 0, 0, 0
         self.phase_index = -1
         self.lr_scale = 1.0
@@ -197,7 +197,7 @@ class Run:
     def _train(self, log: _Log, tell: Callable[[Progress], None]) -> None:
         ends = self.recipe.phase_ends(self.steps)
         planned = self._plan(self.step, ends)
-        pending = self._submit(self.step, planned)
+        pending = self._submit(self.step, planned, ends)
         began, paused = time.monotonic(), self.seconds
         window: list[tuple[float, int]] = []
         while self.step < self.steps:
@@ -210,7 +210,7 @@ class Run:
             views = planned
             if self.step + 1 < self.steps:
                 planned = self._plan(self.step + 1, ends)
-                pending = self._submit(self.step + 1, planned)
+                pending = self._submit(self.step + 1, planned, ends)
             lr = self._lr(ends)
             loss = self._update(batch, views, lr)
             self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
@@ -222,7 +222,7 @@ class Run:
             if self._collapsed(loss):
                 note = self._roll_back()
                 planned = self._plan(self.step, ends)
-                pending = self._submit(self.step, planned)
+                pending = self._submit(self.step, planned, ends)
             elif self.step % SAVE_EVERY == 0 or self.step == self.steps:
                 self.best_loss = min(self.best_loss, self.loss)
                 self.save()
@@ -247,7 +247,7 @@ class Run:
         for probe in range(probes):
             began = time.monotonic()
             views = self._plan(probe, ends)
-            self._update(self._submit(probe, views).result(), views, 0.0)
+            self._update(self._submit(probe, views, ends).result(), views, 0.0)
             taken.append(time.monotonic() - began)
         return float(np.mean(taken[1:]))
 
@@ -266,11 +266,12 @@ class Run:
             self._parts[index] = (space, Sampler(space))
         return self._parts[index]
 
-    def _submit(self, step: int, views: tuple[View, ...]) -> Any:
+    def _submit(self, step: int, views: tuple[View, ...], ends: tuple[int, ...]) -> Any:
         resolutions = {view.arch.resolution for view in views}
         if self.recipe.teacher == "pretrained":
             resolutions.add(self.recipe.teacher_resolution)
-        return self.loader.submit(step, self.attempt, resolutions)
+        crop = self.recipe.phases[_phase_of(step, ends)].crop
+        return self.loader.submit(step, self.attempt, resolutions, crop)
 
     def _begin_phase(self, index: int) -> None:
         if self.recipe.phases[index].sort and self.only is None:

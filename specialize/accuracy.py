@@ -29,7 +29,7 @@ from ofa.checkpoint import Evaluated
 from ofa.space import Genotypes, Space
 from ofa.table import Table, tabulate
 
-__all__ = ["AccuracyModel", "Ranking", "fit", "kendall_tau", "rank"]
+__all__ = ["AccuracyModel", "Ranking", "fit", "kendall_tau", "logits", "percent", "rank"]
 
 FloatArray = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AccuracyModel:
-    """A fitted model. ``table`` holds logits; ``percent`` turns its prices into accuracy.
+    """A fitted model. ``table`` holds logits; ``percent()`` turns its prices into accuracy.
 
     residual: variance of an evaluation around the table, in logits squared: what is not additive,
     and the chance of being tested on these images.
@@ -50,10 +50,6 @@ class AccuracyModel:
     _entries: _Entries
     _mean_E: FloatArray
     _covariance_EE: FloatArray
-
-    def percent(self, logits: FloatArray) -> FloatArray:
-        """Accuracy in percent of prices under ``table``."""
-        return 100 / (1 + np.exp(-np.asarray(logits)))
 
     def predict(self, genotypes: Genotypes) -> tuple[FloatArray, FloatArray]:
         """(N,) logits, and their posterior standard deviations without ``residual``."""
@@ -70,7 +66,7 @@ class AccuracyModel:
         """
         logits, deviation = self.predict(genotypes)
         reach = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(deviation**2 + self.residual)
-        return self.percent(logits - reach), self.percent(logits + reach)
+        return percent(logits - reach), percent(logits + reach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +161,16 @@ def rank(space: Space, evaluated: Evaluated, seed: int = 0) -> Ranking:
     bands = np.array_split(np.argsort(sizes, kind="stable"), _BANDS)
     within = [kendall_tau(predicted[band], y[band]) for band in bands]
     return Ranking(kendall_tau(predicted, y), float(np.mean(within)), _BANDS, len(y))
+
+
+def percent(logits: FloatArray | float) -> FloatArray:
+    """Accuracy in percent of logits, such as prices under ``AccuracyModel.table``."""
+    return np.asarray(100 / (1 + np.exp(-np.asarray(logits))))
+
+
+def logits(percentage: float) -> float:
+    """The logit of an accuracy in percent."""
+    return float(np.log(percentage / (100 - percentage)))
 
 
 def kendall_tau(a: FloatArray, b: FloatArray) -> float:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ofa.console import run, version_option
+
+if TYPE_CHECKING:
+    from specialize.problem import Quantity
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -29,11 +32,31 @@ def specialize(
         ),
     ],
     budget: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="VALUE", help="With its unit: 20ms, 300MMACs, 3Mparams; may be repeated."
         ),
-    ],
+    ] = None,
+    minimize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="QUANTITY",
+            help="latency, macs or parameters: the least with at least --min-accuracy.",
+        ),
+    ] = None,
+    min_accuracy: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="What --minimize must reach.")
+    ] = None,
+    tradeoff: Annotated[
+        float | None,
+        typer.Option(
+            metavar="WEIGHT", help="Maximize accuracy in % + WEIGHT * log(latency in ms); below 0."
+        ),
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="evolution, exact, random, reinforce or gradient."),
+    ] = "evolution",
     checkpoint: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="The supernet to cut from.")
     ] = "lite-imagenette",
@@ -77,6 +100,8 @@ def specialize(
 
       ofa-specialize --device rpi4 --budget 30ms --budget 3Mparams --json
 
+      ofa-specialize --device pixel --minimize latency --min-accuracy 94
+
     Exit codes: 0 done, 1 a bug, 2 something you can mend, 130 interrupted.
     """
     from ofa.console import stderr, stdout
@@ -90,8 +115,10 @@ def specialize(
             console.print(text, highlight=False, markup=False)
 
     result = main_job(
-        device=device, budget=budget, checkpoint=checkpoint, output=output, confidence=confidence,
-        candidates=candidates, images=images, threads=threads, seed=seed, force=force, tell=tell,
+        device=device, budget=budget or (), minimize=cast("Quantity | None", minimize),
+        min_accuracy=min_accuracy, tradeoff=tradeoff, strategy=strategy, checkpoint=checkpoint,
+        output=output, confidence=confidence, candidates=candidates, images=images,
+        threads=threads, seed=seed, force=force, tell=tell,
     )  # fmt: skip
     if json:
         sys.stdout.write(result.report.to_json())

@@ -32,22 +32,31 @@ from ofa.space import Arch
 from ofa.table import Table, tabulate
 from ofa.wilson import wilson
 from specialize import report as r
-from specialize.accuracy import fit, rank
+from specialize.accuracy import AccuracyModel, fit, logits, percent, rank
 from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
 from specialize.host import HOSTS, Host
-from specialize.problem import REPORTED, Budget, Limit, Problem, parse_budget
+from specialize.problem import (
+    REPORTED,
+    Budget,
+    Limit,
+    Objective,
+    Problem,
+    Quantity,
+    Tradeoff,
+    parse_budget,
+)
 from specialize.score import Cut, Scorer, percent_right
-from specialize.search import SearchResult
-from specialize.search.evolution import evolve
+from specialize.search import SearchResult, exact, get_strategy
 
 __all__ = ["Result", "specialize"]
 
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
 _FIRST_LOOK = 150
 _FINALISTS = 3
-#: On this machine: searches with a tightened limit before giving up.
+#: Searches with a tightened limit, before it is given up, where candidates do not hold when
+#: measured on this machine or scored on images.
 _TIGHTENINGS = 4
 
 
@@ -71,8 +80,12 @@ class Result:
 
 def specialize(
     device: str,
-    budget: str | Sequence[str],
+    budget: str | Sequence[str] = (),
     *,
+    minimize: Quantity | None = None,
+    min_accuracy: float | None = None,
+    tradeoff: float | None = None,
+    strategy: str = "evolution",
     checkpoint: str | Path = "lite-imagenette",
     output: str | Path | None = None,
     confidence: float = 0.9,
@@ -86,16 +99,23 @@ def specialize(
     """Find, cut, verify and write the subnet that is most accurate on ``device`` in ``budget``.
 
     device: a profile's name, alias or file, or ``host``, ``host-onnxruntime``. budget: one or
-    several texts with units ("20ms", "300MMACs", "3Mparams"). output: by default a folder of the
-    working directory named after both. images: the user's own, to recalibrate and choose with.
+    several texts with units ("20ms", "300MMACs", "3Mparams"). minimize, min_accuracy, tradeoff: see
+    ``Objective``; without them the highest accuracy within the budgets is best. strategy: a name of
+    ``STRATEGIES``. output: by default a folder of the working directory named after what was asked.
+    images: the user's own, to recalibrate and choose with.
     tell: called with a line of text after each step. Same seed, same architecture and files.
     Raises UserError for what the caller can mend; then nothing is written.
     """
     clock = _Clock()
     texts = [budget] if isinstance(budget, str) else list(budget)
-    target = Path(output) if output is not None else _default_output(device, texts)
-    command = _command(device, texts, checkpoint, confidence, candidates, images, seed)
+    objective = Objective(minimize, min_accuracy, tradeoff)
+    if not texts and objective == Objective():
+        raise UserError("nothing limits the network", fix="add --budget 20ms")
     budgets = [parse_budget(text) for text in texts]
+    search = get_strategy(strategy)
+    words = _words(texts, objective)
+    target = Path(output) if output is not None else _default_output(device, words)
+    command = _command(device, words, strategy, checkpoint, confidence, candidates, images, seed)
     host = device if device in HOSTS else None
     profile = None if host else get_profile(device)
     _check_output(target, command, force)
@@ -114,18 +134,41 @@ def specialize(
         model = fit(source.space, source.evaluated)
         ranking = rank(source.space, source.evaluated, seed)
     with clock("search"):
-        problem = _problem(source, model.table, profile, budgets, confidence)
-        found = evolve(problem, seed=seed, count=candidates)
-    tell(f"{found.evaluations} architectures searched in {found.seconds:.2f} s")
-    if bench is not None:
-        with clock("measure candidates"):
-            found = _keep_measured(bench, problem, found, seed, candidates, tell)
+        problem = _problem(source, model, profile, budgets, objective, confidence)
 
-    with clock("score"):
-        archs = [source.space.decode(row) for row in found.genotypes]
-        estimates = model.percent(found.values)
-        scored = _score(scorer, archs, estimates, held_out, tell)
-    winner = scored[0]
+    def look(problem: Problem, seed: int) -> SearchResult:
+        """What the strategy finds; the default one starts from the optimum, and keeps it."""
+        with clock("search"):
+            proof = exact.search(problem, seed=seed, count=candidates)
+            if strategy == "exact":
+                return proof
+            starts = proof.genotypes if strategy == "evolution" else None
+            found = search(problem, seed=seed, count=candidates, starts=starts)
+        tell(f"{found.evaluations} architectures searched in {found.seconds:.2f} s")
+        return replace(found, bound=proof.bound)
+
+    for attempt in range(_TIGHTENINGS):
+        found = look(problem, seed + attempt)
+        if bench is not None:
+            with clock("measure candidates"):
+                found = _keep_measured(bench, problem, found, look, seed, tell)
+        with clock("score"):
+            archs = [source.space.decode(row) for row in found.genotypes]
+            estimates = percent(model.table.price(found.genotypes))
+            scored = _score(scorer, archs, estimates, held_out, objective, profile, tell)
+        winner = scored[0]
+        missing = (min_accuracy or 0) - winner.held_out.value
+        if missing <= 0:
+            break
+        tell(f"the best of them is {missing:.2f} points short of {min_accuracy:g} %")
+        problem = _demanding(problem, missing)
+        if attempt + 1 == _TIGHTENINGS or not problem.possible:
+            raise UserError(
+                f"no subnet that was scored reaches {min_accuracy:g} %; "
+                f"the nearest: {winner.held_out.value:.2f}",
+                "--min-accuracy",
+                f"try {winner.held_out.value - 0.05:.1f}",
+            )
     with clock("test"):
         test = source.test()
         logits = scorer.logits(winner.cut, test)
@@ -168,7 +211,12 @@ def specialize(
             runtime=str(profile.runtime),
             grade=profile.grade,
         ),
-        budgets=[_kept(limit, source, winner, latency, on_device) for limit in problem.limits],
+        objective=str(objective),
+        budgets=[
+            _kept(limit, source, winner, latency, on_device)
+            for limit in problem.limits
+            if limit.budget in budgets
+        ],
         architecture=str(winner.cut.arch),
         resolution=winner.cut.arch.resolution,
         macs=macs(layers),
@@ -184,13 +232,14 @@ def specialize(
         host_latency_ms=here,
         memory=r.Memory(sram_bytes=None, flash_bytes=len(files["model.tflite"])),
         search=r.Search(
-            strategy="evolution",
+            strategy=strategy,
             evaluations=found.evaluations,
             seconds=found.seconds,
             accuracy_model=r.Ranking(
                 overall=ranking.overall, within_bands=ranking.within_bands,
                 bands=ranking.bands, n=ranking.n,
             ),
+            certificate=_certificate(model, problem, objective, found, winner),
             candidates=[
                 r.Candidate(
                     architecture=str(one.cut.arch),
@@ -227,32 +276,59 @@ class _Scored:
 
 def _problem(
     source: Checkpoint,
-    value: Table,
+    model: AccuracyModel,
     profile: Profile,
     budgets: Sequence[Budget],
+    objective: Objective,
     confidence: float,
 ) -> Problem:
     """Budgets as limits on tables; a latency's point must leave room for its bound."""
     space = source.space
+    tables: dict[Quantity, Table] = {
+        "latency": latency_table(space, profile),
+        "macs": tabulate(space, lambda layer: layer.macs),
+        "parameters": tabulate(space, lambda layer: layer.parameters),
+    }
     limits = []
     for budget in budgets:
-        match budget.quantity:
-            case "latency":
-                table, factor = latency_table(space, profile), bound_factor(profile, confidence)
-            case "macs":
-                table, factor = tabulate(space, lambda layer: layer.macs), 1.0
-            case "parameters":
-                table, factor = tabulate(space, lambda layer: layer.parameters), 1.0
-        limits.append(Limit(budget, table, budget.limit / factor))
-    return Problem(space, value, tuple(limits), profile.name)
+        factor = bound_factor(profile, confidence) if budget.quantity == "latency" else 1.0
+        limits.append(Limit(budget, tables[budget.quantity], budget.limit / factor))
+    problem = Problem(space, model.table, tuple(limits), profile.name)
+    if objective.tradeoff is not None:
+        return replace(problem, value=Tradeoff(model.table, tables["latency"], objective.tradeoff))
+    if objective.minimize is None or objective.min_accuracy is None:
+        return problem
+    best = float(percent(exact.search(problem, count=1).bound))
+    if objective.min_accuracy > best:
+        within = " and ".join(str(budget) for budget in budgets) or "any budget"
+        raise UserError(
+            f"no architecture of {space.name!r} within {within} is expected to reach "
+            f"{objective.min_accuracy:g} %: the best is {best:.2f}",
+            "--min-accuracy",
+            f"try {np.floor(10 * best) / 10:g}",
+        )
+    reach = Limit(
+        Budget("accuracy", objective.min_accuracy),
+        model.table.scaled(-1),
+        -logits(objective.min_accuracy),
+    )
+    value = tables[objective.minimize].scaled(-1)
+    return replace(problem, value=value, limits=(reach, *limits))
+
+
+def _demanding(problem: Problem, missing: float) -> Problem:
+    """The same, where the accuracy to reach is higher by ``missing`` points."""
+    reach, *others = problem.limits
+    aim = min(float(percent(-reach.most)) + missing, 99.99)
+    return replace(problem, limits=(replace(reach, most=-logits(aim)), *others))
 
 
 def _keep_measured(
     bench: Host,
     problem: Problem,
     found: SearchResult,
+    look: Callable[[Problem, int], SearchResult],
     seed: int,
-    count: int,
     tell: Callable[[str], None],
 ) -> SearchResult:
     """Only candidates whose measured 90th percentile keeps the latency budget.
@@ -277,7 +353,7 @@ def _keep_measured(
             for limit in problem.limits
         )
         problem = replace(problem, limits=limits)
-        found = evolve(problem, seed=seed + attempt + 1, count=count)
+        found = look(problem, seed + attempt + 1)
     raise UserError(
         f"no subnet was measured within {min(budgets):g} ms; the nearest: {p90.min():.2f} (p90)",
         f"--device {bench.name}",
@@ -290,9 +366,11 @@ def _score(
     archs: Sequence[Arch],
     estimates: NDArray[np.float64],
     held_out: Images,
+    objective: Objective,
+    profile: Profile,
     tell: Callable[[str], None],
 ) -> list[_Scored]:
-    """Candidates by accuracy on held-out images, best first; of equals the better estimate.
+    """Candidates by the objective on held-out images, best first; of equals the better estimate.
 
     All are scored on a first few images, the best of them on all.
     """
@@ -307,7 +385,13 @@ def _score(
         tell(f"candidate {done} of {len(archs)}: {share.value:.1f} % on {share.n} held-out images")
 
     def merit(one: _Scored) -> tuple[float, float]:
-        return (-one.held_out.value, -one.estimated)
+        layers = one.cut.layers
+        costs: dict[Quantity, float] = {
+            "latency": predict(profile, layers).point,
+            "macs": macs(layers),
+            "parameters": parameters(layers),
+        }
+        return (-objective.merit(one.held_out.value, costs), -one.estimated)
 
     scored.sort(key=merit)
     rest = held_out.take(range(len(first), len(held_out)))
@@ -319,6 +403,30 @@ def _score(
         share = r.Share(value=right / len(held_out), n=len(held_out))
         finalists.append(replace(one, held_out=share))
     return sorted(finalists, key=merit) + scored[_FINALISTS:]
+
+
+def _certificate(
+    model: AccuracyModel,
+    problem: Problem,
+    objective: Objective,
+    found: SearchResult,
+    winner: _Scored,
+) -> r.Certificate:
+    """How far the chosen architecture is from the best that any can be under the tables."""
+    genotype = problem.space.encode([winner.cut.arch])
+    chosen = float(problem.value.price(genotype)[0])
+    best, unit = max(found.bound, chosen), "%"
+    if objective.minimize is not None:
+        unit, size = REPORTED[objective.minimize]
+        best, chosen = -best / size, -chosen / size
+    elif objective.tradeoff is not None:
+        unit = "% + weight * log(ms)"
+    else:
+        best, chosen = (float(percent(value)) for value in (best, chosen))
+    low, high = (float(end[0]) for end in model.interval(genotype))
+    return r.Certificate(
+        unit=unit, best=best, chosen=chosen, gap=abs(best - chosen), low=low, high=high
+    )
 
 
 def _kept(
@@ -362,25 +470,37 @@ def _samples(source: Checkpoint, images: str | Path | None) -> tuple[Images, Ima
     return recalibration, held_out
 
 
-def _default_output(device: str, budgets: Sequence[str]) -> Path:
-    return Path("-".join([Path(device).stem, *(text.replace(" ", "") for text in budgets)]))
+def _words(budgets: Sequence[str], objective: Objective) -> list[tuple[str, str]]:
+    """What is asked of the network, as options and their values."""
+    words = [("--budget", text) for text in budgets]
+    if objective.minimize is not None:
+        words.append(("--minimize", objective.minimize))
+        words.append(("--min-accuracy", f"{objective.min_accuracy:g}"))
+    if objective.tradeoff is not None:
+        words.append(("--tradeoff", f"{objective.tradeoff:g}"))
+    return words
+
+
+def _default_output(device: str, words: Sequence[tuple[str, str]]) -> Path:
+    return Path("-".join([Path(device).stem, *(text.replace(" ", "") for _, text in words)]))
 
 
 def _command(
     device: str,
-    budgets: Sequence[str],
+    words: Sequence[tuple[str, str]],
+    strategy: str,
     checkpoint: str | Path,
     confidence: float,
     candidates: int,
     images: str | Path | None,
     seed: int,
 ) -> str:
-    words = ["ofa-specialize", "--device", device]
-    words += [word for text in budgets for word in ("--budget", text)]
-    words += ["--checkpoint", str(checkpoint), "--confidence", f"{confidence:g}"]
-    words += ["--candidates", str(candidates), "--seed", str(seed)]
-    words += ["--images", str(images)] if images is not None else []
-    return shlex.join(words)
+    asked = ["ofa-specialize", "--device", device, *(word for pair in words for word in pair)]
+    asked += ["--strategy", strategy, "--checkpoint", str(checkpoint)]
+    asked += ["--confidence", f"{confidence:g}", "--candidates", str(candidates)]
+    asked += ["--seed", str(seed)]
+    asked += ["--images", str(images)] if images is not None else []
+    return shlex.join(asked)
 
 
 def _check_output(target: Path, command: str, force: bool) -> None:
@@ -458,7 +578,7 @@ class _Clock:
     def __call__(self, step: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self._taken[step] = time.perf_counter() - began
+        self._taken[step] = self._taken.get(step, 0.0) + time.perf_counter() - began
 
     def seconds(self) -> dict[str, float]:
         total = time.perf_counter() - self._began

@@ -5,7 +5,9 @@ Axes: N population, P block position, C choice of a block, R resolution.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -15,19 +17,22 @@ from numpy.typing import NDArray
 from ofa.errors import UserError
 from ofa.space import Genotypes, Space
 from ofa.table import Table
+from specialize.accuracy import percent
 
 __all__ = [
     "REPORTED",
     "Budget",
     "Limit",
+    "Objective",
     "Problem",
+    "Tradeoff",
     "format_quantity",
     "minimum",
     "parse_budget",
 ]
 
 FloatArray = NDArray[np.float64]
-Quantity = Literal["latency", "macs", "parameters"]
+Quantity = Literal["latency", "macs", "parameters", "accuracy"]
 
 #: Suffix, in small letters -> quantity, what one of it is in the quantity's own unit.
 _UNITS: dict[str, tuple[Quantity, float]] = {
@@ -50,6 +55,7 @@ REPORTED: dict[Quantity, tuple[str, float]] = {
     "latency": ("ms", 1.0),
     "macs": ("MMACs", 1e6),
     "parameters": ("Mparams", 1e6),
+    "accuracy": ("%", 1.0),
 }
 
 #: Float sums differ in their last bits: every comparison with a limit allows this.
@@ -58,7 +64,7 @@ SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit on one quantity: ms of latency, MACs, or parameters."""
+    """A limit on one quantity: ms of latency, MACs, or parameters; or the least accuracy in %."""
 
     quantity: Quantity
     limit: float
@@ -124,6 +130,93 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tradeoff:
+    """An objective: accuracy in percent + ``weight`` * log(latency in ms), with a weight below 0.
+
+    The form of hardware-aware searches without a hard budget (Tan et al. 2019, sec. 3.1, in its
+    logarithm). accuracy: table of logits. latency: table of ms.
+    """
+
+    accuracy: Table
+    latency: Table
+    weight: float
+
+    def join(self, logits: FloatArray, ms: FloatArray) -> FloatArray:
+        """The objective; it grows with ``logits`` and falls with ``ms``."""
+        return percent(logits) + self.weight * np.log(ms)
+
+    def price(self, genotypes_NP: Genotypes) -> FloatArray:
+        """(N,) objective of each genotype."""
+        return self.join(self.accuracy.price(genotypes_NP), self.latency.price(genotypes_NP))
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is best: the highest accuracy, unless one of the others is asked for.
+
+    minimize: a quantity that shall be least; min_accuracy: the percentage that must be reached
+    then. tradeoff: the weight, below 0, of log(latency in ms) beside accuracy in percent.
+    Raises UserError where they contradict each other.
+    """
+
+    minimize: Quantity | None = None
+    min_accuracy: float | None = None
+    tradeoff: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.minimize is not None and self.minimize not in ("latency", "macs", "parameters"):
+            raise UserError(
+                f"cannot minimize {self.minimize!r}", "--minimize", "take latency, macs, parameters"
+            )
+        if self.minimize is not None and self.tradeoff is not None:
+            raise UserError("--minimize and --tradeoff contradict each other", fix="take one")
+        if self.minimize is not None and self.min_accuracy is None:
+            raise UserError(
+                "the least of anything is useless without an accuracy that it must reach",
+                "--minimize",
+                "add --min-accuracy 95",
+            )
+        if self.min_accuracy is not None:
+            if self.minimize is None:
+                raise UserError(
+                    "an accuracy to reach leaves open what is best",
+                    "--min-accuracy",
+                    "add --minimize latency",
+                )
+            if not 0 < self.min_accuracy < 100:
+                raise UserError(
+                    f"{self.min_accuracy:g} is not between 0 and 100 percent", "--min-accuracy"
+                )
+        if self.tradeoff is not None and not -np.inf < self.tradeoff < 0:
+            raise UserError(
+                f"a weight of {self.tradeoff:g} does not punish latency",
+                "--tradeoff",
+                "it is added as weight * log(latency): give one below 0, such as -2",
+            )
+
+    def __str__(self) -> str:
+        if self.minimize is not None:
+            return f"least {self.minimize} with at least {self.min_accuracy:g} % accuracy"
+        if self.tradeoff is not None:
+            return f"highest accuracy in % {self.tradeoff:+g} * log(latency in ms)"
+        return "highest accuracy"
+
+    def merit(self, accuracy: float, costs: Mapping[Quantity, float]) -> float:
+        """How good a measured accuracy in percent is at these costs: higher is better.
+
+        Where an accuracy must be reached, any that does is better than any that does not.
+        """
+        if self.minimize is not None:
+            assert self.min_accuracy is not None
+            if accuracy >= self.min_accuracy:
+                return 1 / costs[self.minimize]
+            return accuracy - 100
+        if self.tradeoff is not None:
+            return accuracy + self.tradeoff * math.log(costs["latency"])
+        return accuracy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Problem:
     """Maximize ``value`` over ``space`` within all ``limits``.
 
@@ -131,7 +224,7 @@ class Problem:
     """
 
     space: Space
-    value: Table
+    value: Table | Tradeoff
     limits: tuple[Limit, ...]
     device: str
 
@@ -140,13 +233,20 @@ class Problem:
         total: FloatArray = np.zeros(len(genotypes_NP))
         for limit in self.limits:
             over = limit.table.price(genotypes_NP) - (limit.most + SLACK)
-            total += np.maximum(over, 0.0) / limit.most
+            total += np.maximum(over, 0.0) / (abs(limit.most) or 1.0)
         return total
 
     def feasible(self, genotypes_NP: Genotypes) -> NDArray[np.bool_]:
         """(N,) whether all limits are kept."""
         fits: NDArray[np.bool_] = self.excess(genotypes_NP) == 0
         return fits
+
+    @property
+    def possible(self) -> bool:
+        """Whether each limit alone can be kept."""
+        return all(
+            minimum(self.space, limit.table)[0] <= limit.most + SLACK for limit in self.limits
+        )
 
     def check_possible(self) -> None:
         """Raise UserError, with the least value the space reaches, where a budget is below it."""

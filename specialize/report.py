@@ -120,13 +120,29 @@ class Ranking(_Part):
     n: int = _about("evaluated subnets")
 
 
+class Certificate(_Part):
+    """How far the result is from the best that any architecture can be, under the tables.
+
+    It certifies the search. What it does not cover is the accuracy model's own error: an
+    evaluation of the chosen subnet is expected between ``low`` and ``high``.
+    """
+
+    unit: str = _about("of best, chosen and gap: of what the objective makes best")
+    best: float = _about("no architecture within the budgets is better; proven")
+    chosen: float = _about("of the result, under the same tables")
+    gap: float = _about("between the two; more than 0 where images decided for another candidate")
+    low: float = _about("accuracy in percent, lower end of the model's 95 % interval")
+    high: float = _about("upper end")
+
+
 class Search(_Part):
     """How the subnet was found."""
 
-    strategy: Literal["evolution"]
+    strategy: str = _about("of `ofa-specialize --strategy`")
     evaluations: int = _about("architectures priced")
     seconds: float
     accuracy_model: Ranking
+    certificate: Certificate
     candidates: list[Candidate]
 
 
@@ -161,6 +177,7 @@ class Report(_Part):
     versions: dict[str, str]
     checkpoint: CheckpointName
     device: DeviceName
+    objective: str = _about("what is best within the budgets")
     budgets: list[BudgetKept]
     architecture: str = _about("canonical text; `ofa-train --arch` takes it")
     resolution: int = _about("pixels")
@@ -199,6 +216,8 @@ def render(report: Report, folder: str) -> Grid:
         "device",
         f"{report.device.title} (profile {report.device.name}, grade {report.device.grade})",
     )
+    if report.objective != "highest accuracy":
+        row("objective", report.objective)
     for budget in report.budgets:
         verdict = "kept" if budget.kept else "NOT KEPT"
         if budget.confidence is None:
@@ -225,6 +244,13 @@ def render(report: Report, folder: str) -> Grid:
         "",
         f"{report.resolution} px, {report.macs / 1e6:.0f} MMACs, "
         f"{report.parameters / 1e6:.2f} M parameters",
+    )
+    proof = report.search.certificate
+    row(
+        "proof",
+        f"{proof.chosen:.4g} {proof.unit} by the accuracy model, where no architecture is better "
+        f"than {proof.best:.4g}; the model's own 95 % interval: {proof.low:.1f} to "
+        f"{proof.high:.1f} %",
     )
     row(
         "verified",

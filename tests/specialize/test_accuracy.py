@@ -10,7 +10,7 @@ import pytest
 from ofa.checkpoint import Evaluated
 from ofa.spaces import get_space
 from ofa.table import tabulate
-from specialize.accuracy import fit, kendall_tau, logit, rank
+from specialize.accuracy import fit, kendall_tau, logit, percent, rank
 from tests.specialize.tables import plausible_accuracy
 
 SPACE = get_space("lite")
@@ -83,10 +83,10 @@ def test_evaluations_on_many_images_count_for_more() -> None:
 def test_percent_is_a_percentage() -> None:
     data, _ = evaluated(100, 3)
     model = fit(SPACE, data)
-    percent = model.percent(model.table.price(data.genotypes))
-    assert (percent > 0).all()
-    assert (percent < 100).all()
-    assert abs(percent - data.accuracy).mean() < 2
+    shares = percent(model.table.price(data.genotypes))
+    assert (shares > 0).all()
+    assert (shares < 100).all()
+    assert abs(shares - data.accuracy).mean() < 2
 
 
 def test_perfect_scores_have_finite_logits() -> None:

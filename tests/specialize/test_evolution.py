@@ -14,12 +14,11 @@ from ofa.space import Space
 from ofa.spaces import get_space
 from ofa.table import Table, tabulate
 from specialize.problem import Budget, Limit, Problem, minimum
-from specialize.search import distinct
-from specialize.search.evolution import evolve
+from specialize.search import distinct, exact
+from specialize.search.evolution import search as evolve
 from tests.specialize.tables import (
     SMALL,
     everything,
-    exact_best,
     plausible_accuracy,
     random_table,
 )
@@ -84,7 +83,7 @@ def test_it_comes_near_the_exact_optimum_of_the_real_space() -> None:
     for seed, share in product(range(3), (0.01, 0.3, 0.9)):
         value = plausible_accuracy(space, seed)
         problem = problem_of(space, value, cost, share)
-        best = exact_best(space, value, cost, problem.limits[0].most)
+        best = exact.search(problem, count=1).values[0]
         regrets.append(best - evolve(problem, seed=seed, count=1).values[0])
     assert min(regrets) > -1e-9
     assert max(regrets) < 0.03

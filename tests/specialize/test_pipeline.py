@@ -107,6 +107,29 @@ def test_other_budgets_and_the_python_api(tiny: Path, tmp_path: Path) -> None:
     assert result.report.parameters <= 20e3
 
 
+def test_other_objectives(tiny: Path, tmp_path: Path) -> None:
+    """The least latency for an accuracy, and a trade-off; what images say decides."""
+    least = specialize(
+        "pixel", minimize="latency", min_accuracy=10, checkpoint=tiny, output=tmp_path / "least",
+        candidates=4, threads=1,
+    ).report  # fmt: skip
+    assert least.accuracy.held_out.value >= 10
+    assert least.budgets == []
+    proof = least.search.certificate
+    assert proof.unit == "ms"
+    assert proof.best <= proof.chosen == pytest.approx(least.latency_ms.point)
+
+    fast, accurate = (
+        specialize(
+            "pixel", "1MMACs", tradeoff=weight, checkpoint=tiny, output=tmp_path / f"{weight}",
+            candidates=2, threads=1, strategy="exact",
+        ).report
+        for weight in (-100.0, -0.01)
+    )  # fmt: skip
+    assert fast.latency_ms.point < accurate.latency_ms.point
+    assert fast.search.certificate.chosen <= fast.search.certificate.best
+
+
 @pytest.mark.parametrize("device", ["host", "host-onnxruntime"])
 def test_this_machine_is_measured(device: str, tiny: Path, tmp_path: Path) -> None:
     result = specialize(
@@ -136,6 +159,26 @@ def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) ->
         (
             ["--device", "pixel", "--budget", "1ms", "--confidence", "0.98"],
             "no bound at confidence",
+        ),
+        (["--device", "pixel"], "nothing limits the network; add --budget 20ms"),
+        (["--device", "pixel", "--minimize", "macs"], "add --min-accuracy 95"),
+        (["--device", "pixel", "--min-accuracy", "90"], "add --minimize latency"),
+        (
+            ["--device", "pixel", "--minimize", "beauty", "--min-accuracy", "90"],
+            "cannot minimize 'beauty'",
+        ),
+        (
+            ["--device", "pixel", "--minimize", "macs", "--min-accuracy", "99.9"],
+            "is expected to reach 99.9 %: the best is",
+        ),
+        (["--device", "pixel", "--tradeoff", "2"], "give one below 0"),
+        (
+            ["--device", "pixel", "--tradeoff", "-2", "--minimize", "macs", "--min-accuracy", "9"],
+            "contradict each other",
+        ),
+        (
+            ["--device", "pixel", "--budget", "1ms", "--strategy", "exakt"],
+            "did you mean 'exact'?",
         ),
         (["--device", "pixel", "--budget", "1ms", "--checkpoint", "nope"], "no checkpoint 'nope'"),
         (["--device", "pixel", "--budget", "1ms", "-o", "/proc/nowhere"], "cannot write there"),
