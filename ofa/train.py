@@ -404,7 +404,7 @@ class _Log:
         with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=step)
+            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=step + 1)
 
     def write(self, progress: Progress, loss: float, seconds: float) -> None:
         p = progress

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, Any
 
 import typer
 
 from ofa.console import run, version_option
-
-if TYPE_CHECKING:
-    from specialize.problem import Quantity
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -24,11 +21,11 @@ app = typer.Typer(
 @app.command()
 def specialize(
     device: Annotated[
-        str,
+        list[str],
         typer.Option(
             metavar="NAME|FILE",
             help="A device of `ofa-device list`, a profile file, or this machine: "
-            "host (LiteRT), host-onnxruntime.",
+            "host (LiteRT), host-onnxruntime. Repeated: a subnet for each, and a comparison.",
         ),
     ],
     budget: Annotated[
@@ -102,9 +99,13 @@ def specialize(
 
       ofa-specialize --device pixel --minimize latency --min-accuracy 94
 
+      ofa-specialize --device pixel --device rpi4 --device iphonexs --budget 20ms
+
     Exit codes: 0 done, 1 a bug, 2 something you can mend, 130 interrupted.
     """
     from ofa.console import stderr, stdout
+    from specialize.fleet import render as render_fleet
+    from specialize.fleet import specialize_fleet
     from specialize.pipeline import specialize as main_job
     from specialize.report import render
 
@@ -114,16 +115,22 @@ def specialize(
         if not quiet:
             console.print(text, highlight=False, markup=False)
 
-    result = main_job(
-        device=device, budget=budget or (), minimize=cast("Quantity | None", minimize),
-        min_accuracy=min_accuracy, tradeoff=tradeoff, strategy=strategy, checkpoint=checkpoint,
-        output=output, confidence=confidence, candidates=candidates, images=images,
-        threads=threads, seed=seed, force=force, tell=tell,
-    )  # fmt: skip
-    if json:
-        sys.stdout.write(result.report.to_json())
+    options: dict[str, Any] = {
+        "minimize": minimize, "min_accuracy": min_accuracy,
+        "tradeoff": tradeoff, "strategy": strategy, "checkpoint": checkpoint, "output": output,
+        "confidence": confidence, "candidates": candidates, "images": images, "threads": threads,
+        "seed": seed, "force": force, "tell": tell,
+    }  # fmt: skip
+    if len(device) > 1:
+        fleet = specialize_fleet(device, budget or (), **options)
+        text, shown = fleet.fleet.to_json(), render_fleet(fleet)
     else:
-        stdout().print(render(result.report, str(result.output)))
+        result = main_job(device[0], budget or (), **options)
+        text, shown = result.report.to_json(), render(result.report, str(result.output))
+    if json:
+        sys.stdout.write(text)
+    else:
+        stdout().print(shown)
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ from specialize.problem import (
 from specialize.score import Cut, Scorer, percent_right
 from specialize.search import SearchResult, exact, get_strategy
 
-__all__ = ["Result", "specialize"]
+__all__ = ["Result", "pose", "specialize", "write"]
 
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
 _FIRST_LOOK = 150
@@ -134,7 +134,7 @@ def specialize(
         model = fit(source.space, source.evaluated)
         ranking = rank(source.space, source.evaluated, seed)
     with clock("search"):
-        problem = _problem(source, model, profile, budgets, objective, confidence)
+        problem = pose(source, model, profile, budgets, objective, confidence)
 
     def look(problem: Problem, seed: int) -> SearchResult:
         """What the strategy finds; the default one starts from the optimum, and keeps it."""
@@ -261,7 +261,7 @@ def specialize(
         timings=clock.seconds(),
         warnings=warnings_for(profile, layers, latency.point),
     )  # fmt: skip
-    _write(target, {**files, "report.json": document.to_json().encode()})
+    write(target, {**files, "report.json": document.to_json().encode()})
     return Result(document, target)
 
 
@@ -274,7 +274,7 @@ class _Scored:
     held_out: r.Share
 
 
-def _problem(
+def pose(
     source: Checkpoint,
     model: AccuracyModel,
     profile: Profile,
@@ -524,7 +524,7 @@ def _check_output(target: Path, command: str, force: bool) -> None:
         raise UserError(f"cannot write there ({error.strerror})", f"--output {target}") from error
 
 
-def _write(target: Path, files: dict[str, bytes]) -> None:
+def write(target: Path, files: dict[str, bytes]) -> None:
     """All files, or none: they get their names when all are on the disk, report.json last."""
     existed = target.exists()
     try:

@@ -28,13 +28,19 @@ _RESOLVERS = {
 
 
 def _runtime() -> tuple[Any, str, str]:
-    """(module, name, version) of the runtime that is installed."""
+    """(module, name, version) of the runtime that is installed. Raises UserError."""
     for package, name in (("ai-edge-litert", "LiteRT"), ("tflite-runtime", "tflite-runtime")):
         try:
             module = importlib.import_module(f"{package.replace('-', '_')}.interpreter")
         except ImportError:
             continue
-        return module, name, version(package)
+        found = version(package)
+        if name == "tflite-runtime" and np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+            raise UserError(
+                f"{name} {found} is built for NumPy 1, not {np.__version__}",
+                fix="pip install 'numpy<2'",
+            )
+        return module, name, found
     raise UserError("no TFLite runtime is installed", fix="pip install ai-edge-litert")
 
 
@@ -91,7 +97,8 @@ class Litert:
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             where = "" if isinstance(model, bytes) else str(model)
-            raise UserError(f"{self.name} cannot load the model ({error})", where) from error
+            reason = str(error).strip()
+            raise UserError(f"{self.name} cannot load the model ({reason})", where) from error
         return interpreter
 
 

@@ -88,7 +88,7 @@ def verify(
     for file, found in (("TFLite", _tflite_labels(tflite)), ("ONNX", _onnx_labels(onnx))):
         if found != list(labels):
             raise ExportError(f"the {file} file has labels {found}, the network {list(labels)}")
-    litert, ort = Litert(threads=threads), OnnxRuntime(threads=threads)
+    litert, ort = Litert(), OnnxRuntime(threads=threads)
     outputs: dict[str, list[Array]] = {"tflite": [], "onnx": []}
     for start in range(0, len(pixels), _BATCH):
         x_NHWC = preprocessing.normalize(pixels[start : start + _BATCH])

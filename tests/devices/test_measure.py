@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
+import devices.backends.litert
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.measure import Backend, Measurement, measure, measure_interleaved
@@ -107,3 +110,18 @@ def test_figures_are_of_single_runs() -> None:
     assert m.spread == pytest.approx(9 / 5.5 - 1)
     assert m.noisy
     assert not Measurement("r", "d", 1, 9.0, 0, (1.0, 1.01, 1.02)).noisy
+
+
+def test_the_older_runtime_needs_the_older_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tflite-runtime 2.14, the last, imports beside NumPy 2 and fails where it is first used."""
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setitem(sys.modules, "tflite_runtime", ModuleType("tflite_runtime"))
+    interpreter = ModuleType("tflite_runtime.interpreter")
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", interpreter)
+    monkeypatch.setattr(devices.backends.litert, "version", lambda _: "2.14.0")
+    monkeypatch.setattr(np, "__version__", "1.26.4")
+    backend = Litert()
+    assert f"{backend.name} {backend.version}" == "tflite-runtime 2.14.0"
+    monkeypatch.setattr(np, "__version__", "2.0.0")
+    with pytest.raises(UserError, match="is built for NumPy 1"):
+        Litert()

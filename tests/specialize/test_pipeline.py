@@ -18,6 +18,7 @@ from devices.backends.litert import Litert
 from ofa.layers import lower, macs
 from ofa.space import Arch
 from specialize import specialize
+from specialize.fleet import Fleet
 from specialize.report import Report, reference, schema
 from tests.commands import MODULES, command
 from tests.strategies import TINY
@@ -288,3 +289,36 @@ def test_the_report_is_valid_json_of_its_schema(made) -> None:
     assert data["schema"] == "ofa-report/1"
     assert set(data) == set(json.loads(schema())["required"])
     assert np.isfinite(data["latency_ms"]["bound"])
+
+
+def test_several_devices_get_a_subnet_each(tiny: Path, tmp_path: Path) -> None:
+    devices = ("pixel", "rpi4", "iphonexs")
+    words = [word for device in devices for word in ("--device", device)]
+    result = command(
+        "ofa-specialize", *words, "--budget", "2ms", "--checkpoint", tiny, "-o", "fleet",
+        "--candidates", "2", cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    fleet = Fleet.model_validate_json((tmp_path / "fleet/fleet.json").read_text())
+    names = [member.device for member in fleet.members]
+    for member in fleet.members:
+        report = report_of(tmp_path / "fleet" / member.folder)
+        assert all(budget.kept for budget in report.budgets)
+        assert report.architecture == member.chosen.architecture
+        assert list(member.chosen.latency_ms) == names
+        assert member.chosen.latency_ms[member.device] == pytest.approx(report.latency_ms.point)
+        # Nothing is better than the exact optimum: neither one for all, nor one chosen by MACs.
+        for other in (member.chosen, fleet.single, member.by_macs):
+            assert other is None or other.estimated <= member.best.estimated + 1e-9
+        for text in (f"ms on {member.device}", f"{report.accuracy.test.value:.1f} %"):
+            assert text in result.stdout
+
+
+def test_one_device_by_two_names_is_refused(tiny: Path, tmp_path: Path) -> None:
+    result = command(
+        "ofa-specialize", "--device", "pixel", "--device", "pixel4", "--budget", "2ms",
+        "--checkpoint", tiny, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert "pixel and pixel4 are one device, and would share a folder" in result.stderr
+    assert not list(tmp_path.iterdir())

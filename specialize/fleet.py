@@ -1,0 +1,203 @@
+"""Several devices at once: a subnet for each, and what that is worth against one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from rich.table import Table as Grid
+
+from devices.cost import latency_table
+from devices.profile import get_profile
+from ofa.checkpoint import find_checkpoint, read_checkpoint
+from ofa.errors import UserError
+from ofa.space import Arch, Genotypes
+from ofa.table import tabulate
+from specialize.accuracy import fit, percent
+from specialize.host import HOSTS
+from specialize.pipeline import Result, pose, specialize, write
+from specialize.problem import Budget, Limit, Objective, Problem, parse_budget
+from specialize.search import exact
+
+__all__ = ["Fleet", "FleetResult", "render", "specialize_fleet"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Network(_Part):
+    """A network and what the tables say of it."""
+
+    architecture: str
+    estimated: float = Field(description="accuracy in percent, by the accuracy model")
+    macs: int
+    latency_ms: dict[str, float] = Field(description="point prediction on each device")
+
+
+class Member(_Part):
+    """What is best for one device, under the tables."""
+
+    device: str
+    folder: str = Field(description="of its files and report, relative to this file")
+    chosen: Network = Field(description="that was chosen on real images, as exported")
+    best: Network = Field(description="the most accurate within the budgets, by the exact search")
+    by_macs: Network | None = Field(
+        description="the most accurate of those that are best for their MACs and keep the budgets"
+    )
+
+
+class Fleet(_Part):
+    """``fleet.json``: a subnet for each device, and what it gains over one for all."""
+
+    schema_: Literal["ofa-fleet/1"] = Field(alias="schema")
+    budgets: list[str]
+    members: list[Member]
+    single: Network | None = Field(
+        description="the most accurate that keeps the budgets on every device"
+    )
+
+    def to_json(self) -> str:
+        """The text of ``fleet.json``."""
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
+
+    def gain(self, member: Member, over: Network | None) -> float | None:
+        """Points of estimated accuracy that the best for a device has over another network."""
+        return None if over is None else member.best.estimated - over.estimated
+
+
+@dataclass(frozen=True, slots=True)
+class FleetResult:
+    """What ``specialize_fleet`` made: a result for each device, in their order."""
+
+    fleet: Fleet
+    results: tuple[Result, ...]
+    output: Path
+
+
+def specialize_fleet(
+    devices: Sequence[str],
+    budget: str | Sequence[str],
+    *,
+    checkpoint: str | Path = "lite-imagenette",
+    output: str | Path | None = None,
+    confidence: float = 0.9,
+    tell: Callable[[str], None] = lambda _: None,
+    **options: Any,
+) -> FleetResult:
+    """``specialize`` for each device, into a folder of its own, and the comparison of them all.
+
+    Further options are those of ``specialize``; of its objectives only the default one.
+    Raises UserError.
+    """
+    names = [name if name in HOSTS else get_profile(name).name for name in devices]
+    for name in names:
+        if name in HOSTS:
+            raise UserError(
+                "this machine is measured alone", f"--device {name}", "run it on its own"
+            )
+        if names.count(name) > 1:
+            given = [d for d, n in zip(devices, names, strict=True) if n == name]
+            raise UserError(
+                f"{' and '.join(given)} are one device, and would share a folder", "--device"
+            )
+    for option in ("minimize", "min_accuracy", "tradeoff"):
+        if options.get(option) is not None:
+            flag = f"--{option.replace('_', '-')}"
+            raise UserError("several devices are compared within budgets only", flag)
+    texts = [budget] if isinstance(budget, str) else list(budget)
+    budgets = [parse_budget(text) for text in texts]
+    target = Path(output) if output is not None else Path("-".join([*names, *texts]))
+
+    source = read_checkpoint(find_checkpoint(str(checkpoint)))
+    space, model = source.space, fit(source.space, source.evaluated)
+    profiles = [get_profile(name) for name in names]
+    problems = [
+        pose(source, model, profile, budgets, Objective(), confidence) for profile in profiles
+    ]
+    for problem in problems:
+        problem.check_possible()
+    latencies = {p.name: latency_table(space, p) for p in profiles}
+    macs = tabulate(space, lambda layer: layer.macs)
+
+    def network(genotype: Genotypes) -> Network:
+        row = genotype[None]
+        return Network(
+            architecture=str(space.decode(genotype)),
+            estimated=float(percent(model.table.price(row))[0]),
+            macs=int(macs.price(row)[0]),
+            latency_ms={name: float(table.price(row)[0]) for name, table in latencies.items()},
+        )
+
+    by_macs = exact.front(
+        Problem(space, model.table, (Limit(Budget("macs", np.inf), macs, np.inf),), "any")
+    ).rows
+    members, results = [], []
+    for name, problem in zip(names, problems, strict=True):
+        tell(f"{name}:")
+        result = specialize(
+            name, texts, checkpoint=checkpoint, output=target / name, confidence=confidence,
+            tell=tell, **options,
+        )  # fmt: skip
+        results.append(result)
+        fits = np.flatnonzero(problem.feasible(by_macs))
+        arch = space.encode([Arch.parse(result.report.architecture)])[0]
+        members.append(
+            Member(
+                device=name,
+                folder=name,
+                chosen=network(arch),
+                best=network(exact.search(problem, count=1).genotypes[0]),
+                by_macs=network(by_macs[fits[-1]]) if len(fits) else None,
+            )
+        )
+    others = [
+        limit for p in problems[1:] for limit in p.limits if limit.budget.quantity == "latency"
+    ]
+    try:
+        together = exact.search(
+            replace(problems[0], limits=(*problems[0].limits, *others)), count=1
+        )
+        single = network(together.genotypes[0])
+    except UserError:  # what keeps the budget on one is too dear on another
+        single = None
+    fleet = Fleet(schema="ofa-fleet/1", budgets=texts, members=members, single=single)
+    write(target, {"fleet.json": fleet.to_json().encode()})
+    return FleetResult(fleet, tuple(results), target)
+
+
+def render(result: FleetResult) -> Grid:
+    """What each subnet takes on each device, and what its device gains by it."""
+    fleet = result.fleet
+    grid = Grid(box=None, padding=(0, 2, 0, 0), title_justify="left")
+    grid.add_column("subnet for")
+    grid.add_column("accuracy (test)", justify="right")
+    for member in fleet.members:
+        grid.add_column(f"ms on {member.device}", justify="right")
+    grid.add_column("gain over one for all", justify="right")
+    grid.add_column("over choosing by MACs", justify="right")
+
+    def points(gain: float | None) -> str:
+        return "nothing keeps the budget" if gain is None else f"{gain:+.2f}"
+
+    for member, made in zip(fleet.members, result.results, strict=True):
+        test = made.report.accuracy.test
+        grid.add_row(
+            member.device,
+            f"{test.value:.1f} %",
+            *(f"{ms:.4g}" for ms in member.chosen.latency_ms.values()),
+            points(fleet.gain(member, fleet.single)),
+            points(fleet.gain(member, member.by_macs)),
+        )
+    if fleet.single is not None:
+        grid.add_row("all of them", "", *(f"{ms:.4g}" for ms in fleet.single.latency_ms.values()))
+    grid.caption = (
+        "ms: predicted. Gains: points of accuracy by the accuracy model, best against best.\n"
+        f"Files and reports: {result.output}/<device>"
+    )
+    grid.caption_justify = "left"
+    return grid
