@@ -49,6 +49,7 @@ class AccuracyModel:
     residual: float
     _entries: _Entries
     _mean_E: FloatArray
+    _theta_E: FloatArray
     _covariance_EE: FloatArray
 
     def predict(self, genotypes: Genotypes) -> tuple[FloatArray, FloatArray]:
@@ -56,6 +57,16 @@ class AccuracyModel:
         x = self._entries.design(genotypes) - self._mean_E
         variance = np.einsum("ne,ne->n", _product(x, self._covariance_EE), x)
         return self.table.price(genotypes), np.sqrt(np.maximum(variance, 0))
+
+    def sample(self, rng: np.random.Generator) -> Table:
+        """A table drawn from the posterior, for Thompson sampling."""
+        # Eigenvectors come from the symmetric solver: draws of a singular covariance are sound.
+        values, vectors = np.linalg.eigh(self._covariance_EE)
+        drawn = np.sqrt(np.maximum(values, 0)) * rng.standard_normal(len(values))
+        change = np.einsum("ef,f->e", vectors, drawn)
+        center = float(self.table.fixed_R[0] - self._theta_E[0])
+        center -= float(np.einsum("e,e", self._mean_E, change))
+        return _table(self._entries, self._theta_E + change, center)
 
     def interval(
         self, genotypes: Genotypes, confidence: float = 0.95
@@ -292,7 +303,13 @@ def _posterior(
     xkx, xky, _ = _solve(moments, prior, residual)
     theta = np.einsum("ef,f->e", prior, xky)
     covariance = prior - _product(_product(prior, xkx), prior)
+    center = moments.mean - float(np.einsum("e,e", moments.mean_E, theta))
+    table = _table(entries, theta, center)
+    return AccuracyModel(table, residual, entries, moments.mean_E, theta, covariance)
 
+
+def _table(entries: _Entries, theta: FloatArray, center: float) -> Table:
+    """Entries (E,) as a table of logits."""
     space = entries.space
     resolutions = len(space.resolutions)
     most = max(len(stage.choices) for stage in space.stages)
@@ -300,8 +317,7 @@ def _posterior(
     cost[:, :, 0] = 0.0
     for value, (p, _, c) in zip(theta[resolutions:], entries.blocks, strict=True):
         cost[:, p, 1 + c] = value
-    fixed = moments.mean - float(np.einsum("e,e", moments.mean_E, theta)) + theta[:resolutions]
-    return AccuracyModel(Table(fixed, cost), residual, entries, moments.mean_E, covariance)
+    return Table(center + theta[:resolutions], cost)
 
 
 def _product(a: FloatArray, b: FloatArray) -> FloatArray:

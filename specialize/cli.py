@@ -54,6 +54,12 @@ def specialize(
         str,
         typer.Option(metavar="NAME", help="evolution, exact, random, reinforce or gradient."),
     ] = "evolution",
+    evaluations: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Subnets near the budget to score on images first, a second or two each."
+        ),
+    ] = 0,
     checkpoint: Annotated[
         str, typer.Option(metavar="NAME|DIR", help="The supernet to cut from.")
     ] = "lite-imagenette",
@@ -117,7 +123,8 @@ def specialize(
 
     options: dict[str, Any] = {
         "minimize": minimize, "min_accuracy": min_accuracy,
-        "tradeoff": tradeoff, "strategy": strategy, "checkpoint": checkpoint, "output": output,
+        "tradeoff": tradeoff, "strategy": strategy,
+        "evaluations": evaluations, "checkpoint": checkpoint, "output": output,
         "confidence": confidence, "candidates": candidates, "images": images, "threads": threads,
         "seed": seed, "force": force, "tell": tell,
     }  # fmt: skip

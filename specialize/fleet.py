@@ -117,7 +117,7 @@ def specialize_fleet(
     space, model = source.space, fit(source.space, source.evaluated)
     profiles = [get_profile(name) for name in names]
     problems = [
-        pose(source, model, profile, budgets, Objective(), confidence) for profile in profiles
+        pose(space, model.table, profile, budgets, Objective(), confidence) for profile in profiles
     ]
     for problem in problems:
         problem.check_possible()

@@ -28,7 +28,7 @@ from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
 from ofa.layers import macs, parameters
-from ofa.space import Arch
+from ofa.space import Arch, Space
 from ofa.table import Table, tabulate
 from ofa.wilson import wilson
 from specialize import report as r
@@ -47,6 +47,7 @@ from specialize.problem import (
     Tradeoff,
     parse_budget,
 )
+from specialize.refine import evaluate_more
 from specialize.score import Cut, Scorer, percent_right
 from specialize.search import SearchResult, exact, get_strategy
 
@@ -86,6 +87,7 @@ def specialize(
     min_accuracy: float | None = None,
     tradeoff: float | None = None,
     strategy: str = "evolution",
+    evaluations: int = 0,
     checkpoint: str | Path = "lite-imagenette",
     output: str | Path | None = None,
     confidence: float = 0.9,
@@ -101,8 +103,9 @@ def specialize(
     device: a profile's name, alias or file, or ``host``, ``host-onnxruntime``. budget: one or
     several texts with units ("20ms", "300MMACs", "3Mparams"). minimize, min_accuracy, tradeoff: see
     ``Objective``; without them the highest accuracy within the budgets is best. strategy: a name of
-    ``STRATEGIES``. output: by default a folder of the working directory named after what was asked.
-    images: the user's own, to recalibrate and choose with.
+    ``STRATEGIES``. evaluations: subnets near the budget that are scored on images before the choice
+    and refine the accuracy model. output: by default a folder of the working directory named after
+    what was asked. images: the user's own, to recalibrate and choose with.
     tell: called with a line of text after each step. Same seed, same architecture and files.
     Raises UserError for what the caller can mend; then nothing is written.
     """
@@ -115,6 +118,8 @@ def specialize(
     search = get_strategy(strategy)
     words = _words(texts, objective)
     target = Path(output) if output is not None else _default_output(device, words)
+    if evaluations:
+        words.append(("--evaluations", str(evaluations)))
     command = _command(device, words, strategy, checkpoint, confidence, candidates, images, seed)
     host = device if device in HOSTS else None
     profile = None if host else get_profile(device)
@@ -130,11 +135,20 @@ def specialize(
             profile = bench.calibrate(seed)
     assert profile is not None
 
+    def problem_of(accuracy: Table, objective: Objective = objective) -> Problem:
+        return pose(source.space, accuracy, profile, budgets, objective, confidence)
+
+    evaluated = source.evaluated
     with clock("accuracy model"):
-        model = fit(source.space, source.evaluated)
-        ranking = rank(source.space, source.evaluated, seed)
-    with clock("search"):
-        problem = pose(source, model, profile, budgets, objective, confidence)
+        model = fit(source.space, evaluated)
+        ranking = rank(source.space, evaluated, seed)
+    if min_accuracy is not None:
+        _check_reachable(problem_of(model.table, Objective()), min_accuracy)
+    if evaluations:
+        with clock("evaluate"):
+            evaluated = evaluate_more(source, scorer, held_out, problem_of, evaluations, seed, tell)
+            model = fit(source.space, evaluated)
+    problem = problem_of(model.table)
 
     def look(problem: Problem, seed: int) -> SearchResult:
         """What the strategy finds; the default one starts from the optimum, and keeps it."""
@@ -235,6 +249,7 @@ def specialize(
             strategy=strategy,
             evaluations=found.evaluations,
             seconds=found.seconds,
+            scored=len(evaluated.accuracy) - len(source.evaluated.accuracy),
             accuracy_model=r.Ranking(
                 overall=ranking.overall, within_bands=ranking.within_bands,
                 bands=ranking.bands, n=ranking.n,
@@ -275,15 +290,17 @@ class _Scored:
 
 
 def pose(
-    source: Checkpoint,
-    model: AccuracyModel,
+    space: Space,
+    accuracy: Table,
     profile: Profile,
     budgets: Sequence[Budget],
     objective: Objective,
     confidence: float,
 ) -> Problem:
-    """Budgets as limits on tables; a latency's point must leave room for its bound."""
-    space = source.space
+    """Budgets as limits on tables; a latency's point must leave room for its bound.
+
+    accuracy: table of logits.
+    """
     tables: dict[Quantity, Table] = {
         "latency": latency_table(space, profile),
         "macs": tabulate(space, lambda layer: layer.macs),
@@ -293,27 +310,30 @@ def pose(
     for budget in budgets:
         factor = bound_factor(profile, confidence) if budget.quantity == "latency" else 1.0
         limits.append(Limit(budget, tables[budget.quantity], budget.limit / factor))
-    problem = Problem(space, model.table, tuple(limits), profile.name)
+    problem = Problem(space, accuracy, tuple(limits), profile.name)
     if objective.tradeoff is not None:
-        return replace(problem, value=Tradeoff(model.table, tables["latency"], objective.tradeoff))
+        return replace(problem, value=Tradeoff(accuracy, tables["latency"], objective.tradeoff))
     if objective.minimize is None or objective.min_accuracy is None:
         return problem
-    best = float(percent(exact.search(problem, count=1).bound))
-    if objective.min_accuracy > best:
-        within = " and ".join(str(budget) for budget in budgets) or "any budget"
+    reach = Limit(
+        Budget("accuracy", objective.min_accuracy),
+        accuracy.scaled(-1),
+        -logits(objective.min_accuracy),
+    )
+    return replace(problem, value=tables[objective.minimize].scaled(-1), limits=(reach, *limits))
+
+
+def _check_reachable(within: Problem, min_accuracy: float) -> None:
+    """Raise UserError, with the certified best, where no architecture reaches an accuracy."""
+    best = float(percent(exact.search(within, count=1).bound))
+    if min_accuracy > best:
+        budgets = " and ".join(str(limit.budget) for limit in within.limits) or "any budget"
         raise UserError(
-            f"no architecture of {space.name!r} within {within} is expected to reach "
-            f"{objective.min_accuracy:g} %: the best is {best:.2f}",
+            f"no architecture of {within.space.name!r} within {budgets} is expected to reach "
+            f"{min_accuracy:g} %: the best is {best:.2f}",
             "--min-accuracy",
             f"try {np.floor(10 * best) / 10:g}",
         )
-    reach = Limit(
-        Budget("accuracy", objective.min_accuracy),
-        model.table.scaled(-1),
-        -logits(objective.min_accuracy),
-    )
-    value = tables[objective.minimize].scaled(-1)
-    return replace(problem, value=value, limits=(reach, *limits))
 
 
 def _demanding(problem: Problem, missing: float) -> Problem:

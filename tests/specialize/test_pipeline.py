@@ -131,6 +131,15 @@ def test_other_objectives(tiny: Path, tmp_path: Path) -> None:
     assert fast.search.certificate.chosen <= fast.search.certificate.best
 
 
+def test_evaluations_are_spent_near_the_budget(tiny: Path, tmp_path: Path) -> None:
+    report = specialize(
+        "pixel", "0.6ms", evaluations=14, checkpoint=tiny, output=tmp_path / "out", candidates=2,
+        threads=1,
+    ).report  # fmt: skip
+    assert report.search.scored == 10  # the others were known before
+    assert "--evaluations 14" in report.command
+
+
 @pytest.mark.parametrize("device", ["host", "host-onnxruntime"])
 def test_this_machine_is_measured(device: str, tiny: Path, tmp_path: Path) -> None:
     result = specialize(

@@ -1,0 +1,85 @@
+"""Evaluate, refit, search again: real scorings spent where the choice is made.
+
+A model fitted to subnets that are spread over a space is least sure where a budget search ends.
+Thompson sampling (Thompson 1933) draws tables from its posterior and scores what is best under
+each: sure parts are exploited, unsure ones are tried. A few hundred scorings replace the tens of
+thousands that a search on real accuracies needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ofa.checkpoint import Checkpoint, Evaluated
+from ofa.images import Images
+from ofa.space import Genotypes
+from ofa.table import Table
+from specialize.accuracy import fit, logit, percent
+from specialize.problem import Problem
+from specialize.score import Scorer
+from specialize.search import exact
+
+__all__ = ["evaluate_more"]
+
+_BATCH = 10  # between fits
+_ANCHORS = 4
+_RANKED = 20  # looked at for one that was not evaluated before
+
+
+def evaluate_more(
+    source: Checkpoint,
+    scorer: Scorer,
+    held_out: Images,
+    pose: Callable[[Table], Problem],
+    count: int,
+    seed: int,
+    tell: Callable[[str], None],
+) -> Evaluated:
+    """The checkpoint's evaluated subnets, and ``count`` more scored on ``held_out``.
+
+    pose: gives the problem for a table of accuracy. A few of the checkpoint's own subnets are
+    scored first: what they differ by on these images is taken off.
+    """
+    rng = np.random.default_rng([seed, 1])
+    space, evaluated = source.space, source.evaluated
+    model = fit(space, evaluated)
+    fits = np.flatnonzero(pose(model.table).feasible(evaluated.genotypes))
+    best_first = fits[np.argsort(-evaluated.accuracy[fits], kind="stable")]
+    anchors = best_first[: min(_ANCHORS, count // 2)]
+
+    def score(genotypes: Genotypes) -> Evaluated:
+        accuracy = [scorer.accuracy(scorer.cut(space.decode(row)), held_out) for row in genotypes]
+        images = np.full(len(genotypes), len(held_out))
+        return Evaluated(genotypes, np.array(accuracy, np.float64), images)
+
+    shift = 0.0
+    if len(anchors):
+        again = score(evaluated.genotypes[anchors])
+        known = Evaluated(again.genotypes, evaluated.accuracy[anchors], evaluated.images[anchors])
+        shift = float((logit(known) - logit(again)).mean())
+    left = count - len(anchors)
+    while left > 0:
+        tables = [model.table, *(model.sample(rng) for _ in range(min(_BATCH, left) - 1))]
+        seen = {row.tobytes() for row in evaluated.genotypes}
+        batch: list[Genotypes] = []
+        for table in tables:
+            best = exact.search(pose(table), count=_RANKED, distance=1)
+            new = [row for row in best.genotypes if row.tobytes() not in seen][:1]
+            batch += new
+            seen |= {row.tobytes() for row in new}
+        if not batch:
+            break  # all that is near the best has been scored
+        # By resolution, so that the images are resized once for each.
+        found = score(np.stack(sorted(batch, key=lambda row: row[0].item())))
+        shifted = percent(logit(found) + shift)
+        evaluated = Evaluated(
+            np.concatenate([evaluated.genotypes, found.genotypes]),
+            np.concatenate([evaluated.accuracy, shifted]),
+            np.concatenate([evaluated.images, found.images]),
+        )
+        model = fit(space, evaluated)
+        left -= len(batch)
+        tell(f"{count - left} of {count} evaluations: the best {found.accuracy.max():.1f} %")
+    return evaluated
