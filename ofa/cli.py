@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ofa.console import run, version_option
+from ofa.errors import UserError
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -27,8 +28,9 @@ _KEEP_MEMORY = {
 }
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def train(
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Option(
@@ -36,10 +38,10 @@ def train(
             help="Images as class/name.jpg, with or without train/ and val/; "
             "or a data set that torchvision downloads.",
         ),
-    ],
+    ] = "",
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The checkpoint's folder.")
-    ],
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The checkpoint's folder.")
+    ] = None,
     test: Annotated[
         Path | None,
         typer.Option(metavar="DIR|ZIP", help="Test images; else the val/ of --data, if any."),
@@ -54,7 +56,10 @@ def train(
     ] = "efficientnet-lite0",
     recipe: Annotated[
         str,
-        typer.Option(metavar="NAME", help="pretrained or scratch; by default what fits --init."),
+        typer.Option(
+            metavar="NAME",
+            help="pretrained, scratch or refine; by default the first two, as fits --init.",
+        ),
     ] = "",
     hours: Annotated[
         float, typer.Option(min=0.001, help="Time to train; evaluation comes on top.")
@@ -90,15 +95,46 @@ def train(
 
     Exit codes: 0 done, 1 a bug, 2 something you can mend, 130 interrupted (--resume continues).
     """
+    if context.invoked_subcommand is not None:
+        return
+    for option, value in (("--data", data), ("--output", output)):
+        if not value:
+            raise UserError(f"missing option '{option}'", fix="`ofa-train -h` shows what there is")
     from ofa.pipeline import Options, train_supernet
 
     train_supernet(
         Options(
-            data=data, output=output, test=test, space=space, init=init, recipe=recipe,
+            data=data, output=Path(output or "."), test=test, space=space, init=init, recipe=recipe,
             hours=hours, epochs=epochs, arch=arch, subnets=subnets, held_out=held_out,
             threads=threads, seed=seed, resume=resume, quiet=quiet,
         )
     )  # fmt: skip
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(metavar="NAME|DIR", help="The supernet.")],
+    more: Annotated[int, typer.Option(min=1, help="Subnets to evaluate.")] = 50,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|ZIP",
+            help="The images that it was trained on: the held-out ones among them are scored. "
+            "Without: the held-out images that the checkpoint ships.",
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Evaluate more subnets, those that tell most, for a better accuracy model.
+
+    Example:
+
+      ofa-train evaluate checkpoints/photos --more 50
+    """
+    from ofa.pipeline import evaluate_more
+
+    evaluate_more(checkpoint, data, more, threads, quiet)
 
 
 def main() -> None:

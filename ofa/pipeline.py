@@ -7,6 +7,7 @@ import platform
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -29,7 +30,7 @@ from ofa.machine import processor_name
 from ofa.preprocessing import LITE0
 from ofa.pretrained import PRETRAINED
 from ofa.recipe import Recipe, get_recipe
-from ofa.sampling import spread
+from ofa.sampling import informative, spread
 from ofa.space import Arch, Space
 from ofa.spaces import get_space
 from ofa.supernet import initial
@@ -37,10 +38,12 @@ from ofa.teacher import Teacher
 from ofa.weights import RECALIBRATION_IMAGES, Array
 from ofa.wilson import wilson
 
-__all__ = ["Options", "train_supernet"]
+__all__ = ["Options", "evaluate_more", "train_supernet"]
 
 _HELD_OUT_SHIPPED = 768  # held-out images that go into the checkpoint
 _TEST_SHIPPED = 500
+#: What a card keeps of the run that it continues.
+_HISTORY = ("init", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions", "commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def train_supernet(options: Options) -> Path:
         f"{len(splits.test) if splits.test else 0} to test on, "
         f"{len(splits.train.classes)} classes")  # fmt: skip
 
-    space, tensors, teacher, recipe, published = _start(options, splits)
+    space, tensors, teacher, recipe, given = _start(options, splits)
     only = Arch.parse(options.arch) if options.arch else None
     if only is not None:
         space.check(only)
@@ -107,8 +110,10 @@ def train_supernet(options: Options) -> Path:
     rng = np.random.default_rng(options.seed)
     archs = [only] if only is not None else spread(space, options.subnets, rng)
     recalibration = split(splits.train, min(RECALIBRATION_IMAGES, len(splits.train) // 2), 1)[1]
-    rows = _evaluate(run, archs, recalibration, splits.held_out, folder / "subnets.csv", say)
-    card = _card(options, run, splits, recipe, published, rows, recalibration)
+    rows = _evaluate(
+        space, run.model.shared, archs, recalibration, splits.held_out, folder / "subnets.csv", say
+    )
+    card = _card(options, run, splits, recipe, given, rows, recalibration)
     few = split(splits.held_out, min(_HELD_OUT_SHIPPED, len(splits.held_out)), 2)[1]
     with tempfile.TemporaryDirectory() as scratch:
         calibration, test = Path(scratch) / "calibration.zip", Path(scratch) / "test.zip"
@@ -130,6 +135,53 @@ def train_supernet(options: Options) -> Path:
     return options.output
 
 
+def evaluate_more(
+    checkpoint: str, data: Path | None, count: int, threads: int, quiet: bool
+) -> Path:
+    """Evaluate ``count`` more subnets, the most informative, and add them to the checkpoint.
+
+    On the images that were held out of ``data``, the run's own training images; without it on the
+    held-out images that the checkpoint ships. Raises UserError.
+    """
+    torch.set_num_threads(threads)
+    say = _Teller(quiet)
+    source = read_checkpoint(find_checkpoint(checkpoint))
+    card = source.card
+    recalibration, held_out = source.samples()
+    if data is not None:
+        splits = splits_of(data, None, card["data"]["held_out_images"], card["seed"])
+        if splits.train.classes != source.classes:
+            raise UserError(f"its classes are not those of {source.path}", f"--data {data}")
+        held_out = splits.held_out
+    known = source.evaluated
+    rng = np.random.default_rng([card["seed"], len(known.accuracy)])
+    archs = informative(source.space, known.genotypes, count, rng)
+    folder = source.path / "training"
+    folder.mkdir(exist_ok=True)
+    tensors = {name: torch.from_numpy(value) for name, value in source.tensors.items()}
+    rows = _evaluate(
+        source.space, tensors, archs, recalibration, held_out, folder / "more.csv", say
+    )
+    before = [
+        (source.space.decode(row), float(accuracy), int(n))
+        for row, accuracy, n in zip(known.genotypes, known.accuracy, known.images, strict=True)
+    ]
+    write_checkpoint(
+        source.path,
+        space=source.space,
+        classes=source.classes,
+        labels=source.labels,
+        preprocessing=source.preprocessing,
+        tensors=source.tensors,
+        card=card,
+        evaluated=[(a, macs(lower(source.space, a)), value, n) for a, value, n in before] + rows,
+        files={name: source.path / name for name in ("calibration.zip", "test.zip")},
+    )
+    (folder / "more.csv").unlink()
+    say(f"{len(before) + len(rows)} evaluated subnets in {source.path}")
+    return source.path
+
+
 def _check_output(output: Path, folder: Path, resume: bool) -> None:
     if resume:
         return
@@ -147,32 +199,40 @@ def _check_output(output: Path, folder: Path, resume: bool) -> None:
 
 def _start(
     options: Options, splits: Splits
-) -> tuple[Space, dict[str, Array], Teacher | None, Recipe, str | None]:
-    """Space, first weights, teacher, recipe, and the name of the published network behind them."""
+) -> tuple[Space, dict[str, Array], Teacher | None, Recipe, dict[str, Any]]:
+    """Space, first weights, teacher, recipe, and what a card says of where they came from."""
     classes = len(splits.train.classes)
-    published: str | None = None
+    given: dict[str, Any] = {"init": options.init, "published": None, "before": []}
     tensors: dict[str, Array] | None = None
     space = replace(get_space(options.space), classes=classes)
     if options.init in PRETRAINED:
-        published = options.init
+        given["published"] = options.init
     elif options.init != "none":
-        given = read_checkpoint(find_checkpoint(options.init))
-        if given.classes != splits.train.classes:
+        source = read_checkpoint(find_checkpoint(options.init))
+        if source.classes != splits.train.classes:
             raise UserError(
                 f"its classes are not those of {options.data}", f"--init {options.init}"
             )
-        space, tensors, published = given.space, given.tensors, given.card.get("published")
+        space, tensors, card = source.space, source.tensors, source.card
+        this = {key: value for key, value in card.items() if key in _HISTORY}
+        given = {
+            "init": source.name,
+            "published": card.get("published"),
+            "before": [*card.get("before", []), this],
+        }
+    published = given["published"]
     recipe = get_recipe(options.recipe or ("pretrained" if published else "scratch"))
     teacher = None
     if published is not None:
         network = PRETRAINED[published](space)
         teacher = Teacher(space, network, recipe.teacher_resolution, splits.train)
         tensors = tensors or {**network.tensors, **teacher.classifier}
-    return space, tensors or initial(space, options.seed), teacher, recipe, published
+    return space, tensors or initial(space, options.seed), teacher, recipe, given
 
 
 def _evaluate(
-    run: train.Run,
+    space: Space,
+    tensors: Mapping[str, torch.Tensor],
     archs: list[Arch],
     recalibration: Images,
     held_out: Images,
@@ -191,12 +251,12 @@ def _evaluate(
         # By resolution, so that the images are resized once for each.
         for done, arch in enumerate(sorted(archs, key=lambda a: a.resolution), start=1):
             if str(arch) not in known:
-                known[str(arch)] = evaluator.accuracy(run.space, arch, run.model.shared)
+                known[str(arch)] = evaluator.accuracy(space, arch, tensors)
                 out.writerow([str(arch), f"{known[str(arch)]:.4f}"])
                 opened.flush()
             if done % 25 == 0 or done == len(archs):
                 say(f"evaluated {done} of {len(archs)} subnets, {time.monotonic() - began:.0f} s")
-    return [(a, macs(lower(run.space, a)), known[str(a)], len(held_out)) for a in archs]
+    return [(a, macs(lower(space, a)), known[str(a)], len(held_out)) for a in archs]
 
 
 def _card(
@@ -204,7 +264,7 @@ def _card(
     run: train.Run,
     splits: Splits,
     recipe: Recipe,
-    published: str | None,
+    given: dict[str, Any],
     rows: list[tuple[Arch, int, float, int]],
     recalibration: Images,
 ) -> dict[str, Any]:
@@ -224,8 +284,7 @@ def _card(
         reached.append(entry)
     return {
         "name": options.output.name,
-        "published": published,
-        "init": options.init,
+        **given,
         "data": {
             "source": Path(options.data).name,
             "train_images": len(splits.train),

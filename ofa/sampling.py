@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ofa.space import Arch, Space
+from ofa.space import Arch, Genotypes, Space
 from ofa.table import tabulate
 
-__all__ = ["Sampler", "spread"]
+__all__ = ["Sampler", "informative", "spread"]
+
+_CANDIDATES = 20  # looked at for each that is wanted
 
 
 class Sampler:
@@ -57,3 +60,35 @@ def spread(space: Space, count: int, rng: np.random.Generator) -> list[Arch]:
             arch = sampler.draw(rng, resolution)
         chosen[arch] = None
     return list(chosen)
+
+
+def informative(space: Space, known: Genotypes, count: int, rng: np.random.Generator) -> list[Arch]:
+    """``count`` architectures that tell most beside the ``known`` ones (N, 1 + P).
+
+    Each is the one, of some spread over MACs, of which a linear model of the blocks' choices, a
+    ridge of unit strength, is least sure after the others (greedy D-optimal design; Fedorov 1972).
+    """
+    pool = space.encode(spread(space, _CANDIDATES * count, rng))
+    x, seen = _choices(space, pool), _choices(space, known)
+    covariance = np.linalg.inv(np.eye(x.shape[1]) + seen.T @ seen)
+    taken = {row.tobytes() for row in known}
+    free = np.array([row.tobytes() not in taken for row in pool])
+    chosen = []
+    for _ in range(min(count, int(free.sum()))):
+        reach = x @ covariance
+        unsure = np.where(free, np.einsum("ne,ne->n", reach, x), -np.inf)
+        best = int(unsure.argmax())
+        free[best] = False
+        chosen.append(space.decode(pool[best]))
+        covariance -= np.outer(reach[best], reach[best]) / (1 + unsure[best])
+    return chosen
+
+
+def _choices(space: Space, genotypes: Genotypes) -> NDArray[np.float64]:
+    """(N, E) zeros and ones: an entry for each resolution and each choice of each position."""
+    counts = [
+        len(space.resolutions),
+        *(1 + len(space.stages[s].choices) for s, _ in space.positions),
+    ]
+    columns = [genotypes[:, i] == c for i, count in enumerate(counts) for c in range(count)]
+    return np.stack(columns, axis=1).astype(np.float64)

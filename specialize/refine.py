@@ -71,8 +71,9 @@ def evaluate_more(
             seen |= {row.tobytes() for row in new}
         if not batch:
             break  # all that is near the best has been scored
+        rows = np.stack(batch)
         # By resolution, so that the images are resized once for each.
-        found = score(np.stack(sorted(batch, key=lambda row: row[0].item())))
+        found = score(rows[np.argsort(rows[:, 0], kind="stable")])
         shifted = percent(logit(found) + shift)
         evaluated = Evaluated(
             np.concatenate([evaluated.genotypes, found.genotypes]),
