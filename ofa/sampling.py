@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ofa.space import Arch, Genotypes, Space
 from ofa.table import tabulate
 
-__all__ = ["Sampler", "informative", "spread"]
+__all__ = ["Sampler", "informative", "one_hot", "spread"]
 
 _CANDIDATES = 20  # looked at for each that is wanted
 
@@ -69,7 +69,7 @@ def informative(space: Space, known: Genotypes, count: int, rng: np.random.Gener
     ridge of unit strength, is least sure after the others (greedy D-optimal design; Fedorov 1972).
     """
     pool = space.encode(spread(space, _CANDIDATES * count, rng))
-    x, seen = _choices(space, pool), _choices(space, known)
+    x, seen = one_hot(space, pool), one_hot(space, known)
     covariance = np.linalg.inv(np.eye(x.shape[1]) + seen.T @ seen)
     taken = {row.tobytes() for row in known}
     free = np.array([row.tobytes() not in taken for row in pool])
@@ -84,7 +84,7 @@ def informative(space: Space, known: Genotypes, count: int, rng: np.random.Gener
     return chosen
 
 
-def _choices(space: Space, genotypes: Genotypes) -> NDArray[np.float64]:
+def one_hot(space: Space, genotypes: Genotypes) -> NDArray[np.float64]:
     """(N, E) zeros and ones: an entry for each resolution and each choice of each position."""
     counts = [
         len(space.resolutions),
