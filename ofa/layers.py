@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from ofa.space import Arch, Space
@@ -81,6 +82,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+@lru_cache(maxsize=512)  # every table of a space goes through the same architectures
 def lower(space: Space, arch: Arch) -> tuple[Layer, ...]:
     """The layers of ``arch``, in order of execution; the last one is the classifier.
 

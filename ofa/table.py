@@ -69,7 +69,8 @@ def tabulate(
     """
     combine = sum if reduce == "sum" else max
     positions = space.positions
-    most = max(len(stage.choices) for stage in space.stages)
+    choices = [stage.choices for stage in space.stages]
+    most = max(map(len, choices))
     fixed = np.zeros(len(space.resolutions))
     cost = np.full((len(space.resolutions), len(positions), 1 + most), np.inf)
     cost[:, :, 0] = 0.0
@@ -78,8 +79,8 @@ def tabulate(
             arch = Arch(
                 resolution,
                 tuple(
-                    (stage.choices[min(c, len(stage.choices) - 1)],) * stage.depths[-1]
-                    for stage in space.stages
+                    (blocks[min(c, len(blocks) - 1)],) * stage.depths[-1]
+                    for stage, blocks in zip(space.stages, choices, strict=True)
                 ),
             )
             parts: dict[tuple[int, int] | None, list[float]] = {}
@@ -87,6 +88,6 @@ def tabulate(
                 parts.setdefault(layer.block, []).append(price(layer))
             fixed[r] = combine([constant, *parts[None]])
             for p, position in enumerate(positions):
-                if c < len(space.stages[position[0]].choices):
+                if c < len(choices[position[0]]):
                     cost[r, p, 1 + c] = combine(parts[position])
     return Table(fixed, cost, reduce)

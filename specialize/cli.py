@@ -82,6 +82,10 @@ def specialize(
             "and choose with.",
         ),
     ] = None,
+    pareto: Annotated[
+        bool,
+        typer.Option("--pareto", help="Write the whole front too: front.csv and front.png."),
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for scoring.")] = os.cpu_count()
     or 1,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 0,
@@ -125,7 +129,8 @@ def specialize(
         "minimize": minimize, "min_accuracy": min_accuracy,
         "tradeoff": tradeoff, "strategy": strategy,
         "evaluations": evaluations, "checkpoint": checkpoint, "output": output,
-        "confidence": confidence, "candidates": candidates, "images": images, "threads": threads,
+        "confidence": confidence, "candidates": candidates, "images": images, "pareto": pareto,
+        "threads": threads,
         "seed": seed, "force": force, "tell": tell,
     }  # fmt: skip
     if len(device) > 1:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,9 @@ from specialize.accuracy import AccuracyModel, fit, logits, percent, rank
 from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
+from specialize.front import check_drawable, front_csv, front_png
 from specialize.host import HOSTS, Host
+from specialize.page import collect, render
 from specialize.problem import (
     REPORTED,
     Budget,
@@ -93,6 +96,7 @@ def specialize(
     confidence: float = 0.9,
     candidates: int = 10,
     images: str | Path | None = None,
+    pareto: bool = False,
     threads: int | None = None,
     seed: int = 0,
     force: bool = False,
@@ -105,7 +109,8 @@ def specialize(
     ``Objective``; without them the highest accuracy within the budgets is best. strategy: a name of
     ``STRATEGIES``. evaluations: subnets near the budget that are scored on images before the choice
     and refine the accuracy model. output: by default a folder of the working directory named after
-    what was asked. images: the user's own, to recalibrate and choose with.
+    what was asked. images: the user's own, to recalibrate and choose with. pareto: write the
+    whole front too, as front.csv and front.png.
     tell: called with a line of text after each step. Same seed, same architecture and files.
     Raises UserError for what the caller can mend; then nothing is written.
     """
@@ -121,6 +126,8 @@ def specialize(
     if evaluations:
         words.append(("--evaluations", str(evaluations)))
     command = _command(device, words, strategy, checkpoint, confidence, candidates, images, seed)
+    if pareto:
+        check_drawable()
     host = device if device in HOSTS else None
     profile = None if host else get_profile(device)
     _check_output(target, command, force)
@@ -276,7 +283,16 @@ def specialize(
         timings=clock.seconds(),
         warnings=warnings_for(profile, layers, latency.point),
     )  # fmt: skip
-    write(target, {**files, "report.json": document.to_json().encode()})
+    with clock("page"):
+        shown = collect(document, source.space, model.table, profile, objective, found.trace)
+        # Not among the report's files: a page that shows times is not the same byte for byte.
+        extras = {"report.html": render(shown).encode()}
+        if pareto or find_spec("matplotlib"):
+            extras["front.png"] = front_png(shown)
+        if pareto:
+            extras["front.csv"] = front_csv(shown, source.space)
+    document = document.model_copy(update={"timings": clock.seconds()})
+    write(target, {**files, **extras, "report.json": document.to_json().encode()})
     return Result(document, target)
 
 

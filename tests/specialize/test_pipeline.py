@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import resource
@@ -25,7 +26,7 @@ from tests.strategies import TINY
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
-FILES = {"model.tflite", "model.onnx", "labels.txt", "report.json"}
+FILES = {"model.tflite", "model.onnx", "labels.txt", "report.json", "report.html", "front.png"}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_same_seed_same_bytes_and_json_is_the_report(made, tiny: Path) -> None:
         "--quiet", cwd=folder.parent,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    for name in FILES - {"report.json"}:
+    for name in FILES - {"report.json", "report.html"}:
         assert (folder / name).read_bytes() == before[name], name
     assert again.stdout == (folder / "report.json").read_text()
     first = Report.model_validate_json(before["report.json"])
@@ -331,3 +332,19 @@ def test_one_device_by_two_names_is_refused(tiny: Path, tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "pixel and pixel4 are one device, and would share a folder" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_whole_front_as_a_table(tiny: Path, tmp_path: Path) -> None:
+    specialize(
+        "pixel", "0.6ms", checkpoint=tiny, output=tmp_path / "out", candidates=1, threads=1,
+        pareto=True,
+    )  # fmt: skip
+    with (tmp_path / "out/front.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 5
+    for row in rows:
+        assert macs(lower(TINY, Arch.parse(row["arch"]))) == int(row["macs"])
+    for key in ("latency_ms", "bound_ms", "estimated_accuracy"):
+        values = [float(row[key]) for row in rows]
+        assert values == sorted(values)
+    assert (tmp_path / "out/front.png").read_bytes().startswith(b"\x89PNG")
