@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ofa.console import run, version_option
+from ofa.errors import UserError
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -18,16 +19,17 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def specialize(
+    context: typer.Context,
     device: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="NAME|FILE",
             help="A device of `ofa-device list`, a profile file, or this machine: "
             "host (LiteRT), host-onnxruntime. Repeated: a subnet for each, and a comparison.",
         ),
-    ],
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,6 +115,10 @@ def specialize(
 
     Exit codes: 0 done, 1 a bug, 2 something you can mend, 130 interrupted.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if not device:
+        raise UserError("missing option '--device'", fix="`ofa-specialize -h` shows what there is")
     from ofa.console import stderr, stdout
     from specialize.fleet import render as render_fleet
     from specialize.fleet import specialize_fleet
@@ -143,6 +149,30 @@ def specialize(
         sys.stdout.write(text)
     else:
         stdout().print(shown)
+
+
+@app.command()
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR", help="Of results: each holds a report.json.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")
+    ] = Path("compare.html"),
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a file that is not such a page.")
+    ] = False,
+) -> None:
+    """Show several results side by side, as one page.
+
+    Example:
+
+      ofa-specialize compare pixel-20ms rpi4-30ms
+    """
+    from ofa.console import stdout
+    from specialize.compare import compare as write_page
+
+    stdout().print(write_page(folders, output, force=force), markup=False, soft_wrap=True)
 
 
 def main() -> None:

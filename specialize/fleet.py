@@ -91,9 +91,13 @@ def specialize_fleet(
 ) -> FleetResult:
     """``specialize`` for each device, into a folder of its own, and the comparison of them all.
 
+    The comparison is ``fleet.json`` and, as a page, ``compare.html``.
     Further options are those of ``specialize``; of its objectives only the default one.
     Raises UserError.
     """
+    from specialize.compare import PAGE, check_page, collect  # here, since it reads fleets too
+    from specialize.compare import render as page_of
+
     names = [name if name in HOSTS else get_profile(name).name for name in devices]
     for name in names:
         if name in HOSTS:
@@ -112,6 +116,7 @@ def specialize_fleet(
     texts = [budget] if isinstance(budget, str) else list(budget)
     budgets = [parse_budget(text) for text in texts]
     target = Path(output) if output is not None else Path("-".join([*names, *texts]))
+    check_page(target / PAGE, bool(options.get("force")))
 
     source = read_checkpoint(find_checkpoint(str(checkpoint)))
     space, model = source.space, fit(source.space, source.evaluated)
@@ -166,7 +171,9 @@ def specialize_fleet(
     except UserError:  # what keeps the budget on one is too dear on another
         single = None
     fleet = Fleet(schema="ofa-fleet/1", budgets=texts, members=members, single=single)
-    write(target, {"fleet.json": fleet.to_json().encode()})
+    made = [(result.output, result.report) for result in results]
+    page = page_of(collect(made, target / PAGE, fleet))
+    write(target, {PAGE: page.encode(), "fleet.json": fleet.to_json().encode()})
     return FleetResult(fleet, tuple(results), target)
 
 
@@ -197,7 +204,7 @@ def render(result: FleetResult) -> Grid:
         grid.add_row("all of them", "", *(f"{ms:.4g}" for ms in fleet.single.latency_ms.values()))
     grid.caption = (
         "ms: predicted. Gains: points of accuracy by the accuracy model, best against best.\n"
-        f"Files and reports: {result.output}/<device>"
+        f"Files and reports: {result.output}/<device>; side by side: {result.output}/compare.html"
     )
     grid.caption_justify = "left"
     return grid

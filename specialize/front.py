@@ -13,7 +13,7 @@ from ofa.layers import lower, macs, parameters
 from ofa.space import Space
 from specialize.page import Page, rows_of
 
-__all__ = ["check_drawable", "front_csv", "front_png"]
+__all__ = ["check_drawable", "front_csv", "front_png", "log_ticks"]
 
 
 def check_drawable() -> None:
@@ -65,7 +65,7 @@ def front_png(page: Page) -> bytes:
                 budget.limit, color="#1b1d20", lw=1, ls="--", label=f"budget {budget.limit:.4g} ms"
             )
     axes.set_xscale("log")
-    axes.set_xticks(_ticks(*axes.get_xlim()))
+    axes.set_xticks(log_ticks(*axes.get_xlim()))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"Latency, ms (bound with {confidence})")
@@ -80,7 +80,7 @@ def front_png(page: Page) -> bytes:
     return file.getvalue()
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers on a logarithmic axis."""
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     steps = (1, 2, 5) if high / low > 40 else (1, 1.5, 2, 3, 4, 5, 7)

@@ -2,7 +2,8 @@
 
 ``collect`` gathers what the page shows: the report, and beside it what the script looks up when
 the budget or the device changes. Those are whole fronts, found here by the exact search, so
-that the script searches nothing. ``render`` lays it out.
+that the script searches nothing. The same fronts say what the network is worth on other devices.
+``render`` lays it out.
 
 Axes: N ways of a front, R resolution, P block position.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,7 +30,7 @@ from specialize.problem import REPORTED, Budget, Limit, Objective, Problem
 from specialize.report import Report
 from specialize.search import exact
 
-__all__ = ["Page", "collect", "render", "rows_of"]
+__all__ = ["Elsewhere", "Page", "collect", "fill", "render", "rows_of"]
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -148,12 +149,34 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The chosen network on another device, and the best for that device that takes no longer.
+
+    ms, bound: of the chosen network there. best: accuracy in percent, and gain in points over the
+    chosen network, both estimated.
+    """
+
+    title: str
+    grade: str
+    ms: float
+    bound: float
+    confidence: float
+    best: float
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
-    """All that a page shows. figures: what its script reads."""
+    """All that a page shows. figures: what its script reads.
+
+    elsewhere: each other hardware once, by descending gain. more: the other devices, by title.
+    """
 
     report: Report
     figures: Figures
     strips: tuple[Strip, ...]
+    elsewhere: tuple[Elsewhere, ...]
+    more: tuple[Elsewhere, ...]
 
 
 def collect(
@@ -170,17 +193,20 @@ def collect(
     """
     profiles = [profile, *(p for p in load_profiles() if _listed(p) and p.name != profile.name)]
     confidence = report.latency_ms.confidence
+    priced = [_price(space, accuracy, one, confidence) for one in profiles]
+    row = space.encode([Arch.parse(report.architecture)])
+    elsewhere, more = _elsewhere(priced, row, float(percent(accuracy.price(row))[0]))
     budgets = [b.limit for b in report.budgets if b.quantity == "latency"]
     test = report.accuracy.test
     figures = Figures(
         space=_skeleton(space),
         macs=_costs(tabulate(space, lambda layer: layer.macs), 9),
         parameters=_costs(tabulate(space, lambda layer: layer.parameters), 9),
-        devices=[_device(space, accuracy, one, confidence) for one in profiles],
+        devices=[_device(one) for one in priced],
         chosen=Chosen(
             budget=min(budgets, default=report.latency_ms.bound),
             ms=report.latency_ms.point,
-            row=_text(space.encode([Arch.parse(report.architecture)])),
+            row=_text(row),
             estimated=report.accuracy.estimated,
             test=test.value,
             low=test.low,
@@ -189,11 +215,18 @@ def collect(
         ),
         progress=_progress(report, objective, trace),
     )
-    return Page(report, figures, _strips(report))
+    return Page(report, figures, _strips(report), elsewhere, more)
 
 
 def render(page: Page) -> str:
     """The text of ``report.html``."""
+    # A "<" in a title must not end the script element.
+    data = json.dumps(page.figures, separators=(",", ":")).replace("<", "\\u003c")
+    return fill("report.html", page=page, data=Markup(data))
+
+
+def fill(template: str, **values: Any) -> str:
+    """The text of a template."""
     templates = Environment(
         loader=PackageLoader("specialize"),
         autoescape=True,
@@ -201,9 +234,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    # A "<" in a title must not end the script element.
-    data = json.dumps(page.figures, separators=(",", ":")).replace("<", "\\u003c")
-    return templates.get_template("report.html").render(page=page, data=Markup(data))
+    return templates.get_template(template).render(**values)
 
 
 def _listed(profile: Profile) -> bool:
@@ -213,23 +244,69 @@ def _listed(profile: Profile) -> bool:
     return profile.grade in "AB" and on_cpu and profile.limits is None
 
 
-def _device(space: Space, accuracy: Table, profile: Profile, confidence: float) -> Device:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Priced:
+    """A device, what the blocks take there, and the exact front. factor: see ``Device``."""
+
+    profile: Profile
+    latency: Table
+    front: exact.Front
+    confidence: float
+    factor: float
+
+
+def _price(space: Space, accuracy: Table, profile: Profile, confidence: float) -> _Priced:
     latency = latency_table(space, profile)
     anything = Limit(Budget("latency", np.inf), latency, np.inf)
     front = exact.front(Problem(space, accuracy, (anything,), profile.name))
     confidence = min(confidence, max(profile.bound))
+    return _Priced(profile, latency, front, confidence, bound_factor(profile, confidence))
+
+
+def _device(one: _Priced) -> Device:
     return Device(
-        name=profile.name,
-        title=profile.title,
-        group=profile.hardware.device,
-        grade=profile.grade,
-        confidence=confidence,
-        factor=bound_factor(profile, confidence),
-        ms=_rounded(front.cost, 4),
-        percent=_rounded(percent(front.value), 4),
-        rows=_text(front.rows),
-        latency=_costs(latency, 3),
+        name=one.profile.name,
+        title=one.profile.title,
+        group=one.profile.hardware.device,
+        grade=one.profile.grade,
+        confidence=one.confidence,
+        factor=one.factor,
+        ms=_rounded(one.front.cost, 4),
+        percent=_rounded(percent(one.front.value), 4),
+        rows=_text(one.front.rows),
+        latency=_costs(one.latency, 3),
     )
+
+
+def _elsewhere(
+    priced: Sequence[_Priced], row: Genotypes, estimated: float
+) -> tuple[tuple[Elsewhere, ...], tuple[Elsewhere, ...]]:
+    """``Page.elsewhere`` and ``more`` of a network (1, 1 + P). priced: its own device first.
+
+    A hardware stands for all its profiles with the fastest of those on one thread.
+    """
+    own, *others = priced
+    found = []
+    for one in others:
+        ms = float(one.latency.price(row)[0])
+        best = float(percent(one.front.value[one.front.within(ms)]))
+        # The network itself is within: what is below 0 is a rounding error.
+        gain = max(best - estimated, 0.0)
+        profile = one.profile
+        found.append(
+            Elsewhere(
+                title=profile.title, grade=profile.grade, ms=ms, bound=ms * one.factor,
+                confidence=one.confidence, best=best, gain=gain,
+            )
+        )  # fmt: skip
+    once: dict[str, Elsewhere] = {}
+    ranked = zip(others, found, strict=True)
+    for one, there in sorted(ranked, key=lambda p: (p[0].profile.runtime.threads or 1, p[1].ms)):
+        if one.profile.hardware.device != own.profile.hardware.device:
+            once.setdefault(one.profile.hardware.device, there)
+    first = sorted(once.values(), key=lambda there: -there.gain)
+    rest = sorted((t for t in found if t not in first), key=lambda there: there.title)
+    return tuple(first), tuple(rest)
 
 
 def _skeleton(space: Space) -> Skeleton:

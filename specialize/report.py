@@ -287,7 +287,7 @@ def reference() -> str:
             parts = [field.annotation, *get_args(field.annotation)]
             inner = next((p for p in parts if isinstance(p, type) and issubclass(p, _Part)), None)
             many = get_origin(field.annotation) is list
-            about = field.description or (inner.__doc__ if inner else "") or ""
+            about = " ".join((field.description or (inner.__doc__ if inner else "") or "").split())
             kind = "object" if inner else _kind(field.annotation)
             lines.append(
                 f"| `{key}` | {f'list of {kind}s' if many and inner else kind} | {about} |"

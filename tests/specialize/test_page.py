@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -14,20 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from devices.cost import bound_factor, latency_table
+from devices.cost import bound_factor, latency_table, predict
 from devices.profile import get_profile
 from ofa.checkpoint import Checkpoint, read_checkpoint
 from ofa.layers import lower, macs
+from ofa.space import Arch
 from specialize import Result, specialize
 from specialize.accuracy import fit, percent
-from specialize.problem import Budget, Limit, Problem
+from specialize.page import collect
+from specialize.problem import Budget, Limit, Objective, Problem
 from specialize.search import exact
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +87,43 @@ def test_the_page_needs_nothing_but_itself(made: Result) -> None:
     assert "report.html" not in {file.path for file in made.report.files}
 
 
+def test_other_devices_gain_what_the_exact_front_says(made: Result, source: Checkpoint) -> None:
+    """Every device of the page but its own, once; the chosen network is never above the front."""
+    report = made.report
+    accuracy = fit(source.space, source.evaluated).table
+    arch = Arch.parse(report.architecture)
+    profiles = [get_profile(d["name"]) for d in figures_of(made.output)["devices"][1:]]
+    own = get_profile("pixel4")
+    page = collect(report, source.space, accuracy, own, Objective(), [(1, 0.0)])
+    told = {there.title: there for there in (*page.elsewhere, *page.more)}
+    assert sorted(told) == sorted(profile.title for profile in profiles)
+    assert len(told) == len(page.elsewhere) + len(page.more)
+    text = (made.output / "report.html").read_text()
+    shown = re.findall(
+        r'<tr><th scope="row">([^<]*)<small>grade .</small></th>\n'
+        r"<td>([\d.]+)<small>at most ([\d.]+)</small></td><td>([\d.]+) %</td><td>\+([\d.]+)</td>",
+        text,
+    )
+    assert len(shown) == len(profiles)
+    for profile in profiles:
+        there = told[profile.title]
+        latency = predict(profile, lower(source.space, arch), 0.9)
+        assert (there.ms, there.bound) == pytest.approx((latency.point, latency.bound))
+        front = front_of(source, profile.name)
+        best = percent(front.value[np.flatnonzero(front.cost <= there.ms + 1e-9)[-1]])
+        assert there.best == pytest.approx(best)
+        assert there.gain == pytest.approx(best - report.accuracy.estimated, abs=1e-9)
+        assert there.gain >= 0
+        row = [f"{there.ms:.4g}", f"{there.bound:.4g}", f"{there.best:.2f}", f"{there.gain:.2f}"]
+        assert (profile.title, *row) in shown
+    # The short list: each other hardware once.
+    hardware = {p.title: p.hardware.device for p in profiles}
+    first = [hardware[there.title] for there in page.elsewhere]
+    assert sorted(first) == sorted(set(hardware.values()) - {own.hardware.device})
+    gains = [there.gain for there in page.elsewhere]
+    assert gains == sorted(gains, reverse=True)
+
+
 def test_the_plot_is_a_picture(made: Result) -> None:
     with Image.open(made.output / "front.png") as picture:
         assert picture.size == (1200, 750)
@@ -111,18 +147,6 @@ def test_other_objectives_have_a_page(asked: dict[str, Any], tiny: Path, tmp_pat
     proof = report.search.certificate
     assert figures["progress"]["unit"] == proof.unit
     assert figures["progress"]["trace"][-1][1] == pytest.approx(proof.best, rel=1e-4)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -171,6 +171,7 @@ def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) ->
             ["--device", "pixel", "--budget", "1ms", "--confidence", "0.98"],
             "no bound at confidence",
         ),
+        (["--budget", "1ms"], "missing option '--device'; `ofa-specialize -h` shows what there is"),
         (["--device", "pixel"], "nothing limits the network; add --budget 20ms"),
         (["--device", "pixel", "--minimize", "macs"], "add --min-accuracy 95"),
         (["--device", "pixel", "--min-accuracy", "90"], "add --minimize latency"),
