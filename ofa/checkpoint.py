@@ -1,6 +1,7 @@
 """A checkpoint is a folder: what a trained supernet is, how it was made, and what it reaches.
 
-    weights.safetensors   shared tensors, float16; space, classes, labels, preprocessing as JSON
+    weights.safetensors   shared tensors, float16; in its metadata, as JSON under "ofa", the space,
+                          classes, labels and preprocessing
     card.json             recipe, seed, data, time, machine, versions, results; SHA-256 of the rest
     subnets.csv           evaluated subnets: arch, macs, accuracy (percent), n (images)
     calibration.zip       train/: images to recalibrate batch norms with; val/: held-out images to
@@ -46,6 +47,14 @@ class Evaluated:
     genotypes: Genotypes
     accuracy: NDArray[np.float64]
     images: NDArray[np.int64]
+
+    def joined(self, other: Evaluated) -> Evaluated:
+        """These and others."""
+        return Evaluated(
+            np.concatenate([self.genotypes, other.genotypes]),
+            np.concatenate([self.accuracy, other.accuracy]),
+            np.concatenate([self.images, other.images]),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,21 +129,21 @@ def read_checkpoint(path: Path) -> Checkpoint:
     file = path / "weights.safetensors"
     try:
         with safe_open(file, "numpy") as source:
-            metadata = source.metadata() or {}
+            metadata = json.loads((source.metadata() or {}).get("ofa", "{}"))
             if metadata.get("format") != FORMAT:
                 raise UserError(
                     f"format {metadata.get('format')!r}, expected {FORMAT!r}",
                     str(file),
                     "train or convert it with this version",
                 )
-            space = space_from_dict(json.loads(metadata["space"]))
+            space = space_from_dict(metadata["space"])
             tensors = {
                 key: source.get_tensor(key).astype(np.float32)
                 for key in source.keys()  # noqa: SIM118 - not a mapping
             }
-            classes = tuple(json.loads(metadata["classes"]))
-            labels = tuple(json.loads(metadata["labels"]))
-            preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
+            classes = tuple(metadata["classes"])
+            labels = tuple(metadata["labels"])
+            preprocessing = Preprocessing.from_dict(metadata["preprocessing"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"not a checkpoint's weights ({error})", str(file)) from error
     wanted = shapes(space)
@@ -170,14 +179,15 @@ def write_checkpoint(
         partial = Path(name)
         metadata = {
             "format": FORMAT,
-            "space": json.dumps(asdict(space)),
-            "classes": json.dumps(list(classes)),
-            "labels": json.dumps(list(labels)),
-            "preprocessing": json.dumps(preprocessing.as_dict()),
+            "space": asdict(space),
+            "classes": list(classes),
+            "labels": list(labels),
+            "preprocessing": preprocessing.as_dict(),
         }
         # C order: safetensors writes memory as it lies, and torch gives channels-last arrays.
         half = {key: tensors[key].astype(np.float16, order="C") for key in sorted(tensors)}
-        save_file(half, partial / "weights.safetensors", metadata)
+        # One key: safetensors writes several in an order that changes from run to run.
+        save_file(half, partial / "weights.safetensors", {"ofa": json.dumps(metadata)})
         (partial / "weights.safetensors").chmod(0o644)  # it is written for its owner only
         with (partial / "subnets.csv").open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")

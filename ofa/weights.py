@@ -39,7 +39,7 @@ __all__ = [
 #: Images a batch when batch norms are recalibrated: a subnet's statistics depend on it slightly.
 RECALIBRATION_BATCH = 20
 #: Images to recalibrate with: in balanced batches 60 gave what 250 gave.
-RECALIBRATION_IMAGES = 100
+RECALIBRATION_IMAGES = 60
 
 Array = NDArray[np.float32]
 #: Layer name -> its own tensors: weight, gamma and beta, or weight and bias.

@@ -9,6 +9,7 @@ thousands that a search on real accuracies needs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,14 +17,14 @@ from ofa.checkpoint import Checkpoint, Evaluated
 from ofa.images import Images
 from ofa.space import Genotypes
 from ofa.table import Table
-from specialize.accuracy import fit, logit, percent
+from specialize.accuracy import AccuracyModel, fit, logit, percent
 from specialize.problem import Problem
 from specialize.score import Scorer
 from specialize.search import exact
 
-__all__ = ["evaluate_more"]
+__all__ = ["BATCH", "evaluate_more", "suggest"]
 
-_BATCH = 10  # between fits
+BATCH = 10  # between fits
 _ANCHORS = 4
 _RANKED = 20  # looked at for one that was not evaluated before
 
@@ -61,26 +62,31 @@ def evaluate_more(
         shift = float((logit(known) - logit(again)).mean())
     left = count - len(anchors)
     while left > 0:
-        tables = [model.table, *(model.sample(rng) for _ in range(min(_BATCH, left) - 1))]
-        seen = {row.tobytes() for row in evaluated.genotypes}
-        batch: list[Genotypes] = []
-        for table in tables:
-            best = exact.search(pose(table), count=_RANKED, distance=1)
-            new = [row for row in best.genotypes if row.tobytes() not in seen][:1]
-            batch += new
-            seen |= {row.tobytes() for row in new}
-        if not batch:
+        rows = suggest(model, pose, evaluated.genotypes, min(BATCH, left), rng)
+        if not len(rows):
             break  # all that is near the best has been scored
-        rows = np.stack(batch)
         # By resolution, so that the images are resized once for each.
         found = score(rows[np.argsort(rows[:, 0], kind="stable")])
-        shifted = percent(logit(found) + shift)
-        evaluated = Evaluated(
-            np.concatenate([evaluated.genotypes, found.genotypes]),
-            np.concatenate([evaluated.accuracy, shifted]),
-            np.concatenate([evaluated.images, found.images]),
-        )
+        evaluated = evaluated.joined(replace(found, accuracy=percent(logit(found) + shift)))
         model = fit(space, evaluated)
-        left -= len(batch)
+        left -= len(rows)
         tell(f"{count - left} of {count} evaluations: the best {found.accuracy.max():.1f} %")
     return evaluated
+
+
+def suggest(
+    model: AccuracyModel,
+    pose: Callable[[Table], Problem],
+    known: Genotypes,
+    count: int,
+    rng: np.random.Generator,
+) -> Genotypes:
+    """(N, 1 + P), at most ``count``: the best, not ``known``, under the mean and under draws."""
+    seen = {row.tobytes() for row in known}
+    found = []
+    for table in [model.table, *(model.sample(rng) for _ in range(count - 1))]:
+        best = exact.search(pose(table), count=_RANKED, distance=1)
+        new = [row for row in best.genotypes if row.tobytes() not in seen][:1]
+        found += new
+        seen |= {row.tobytes() for row in new}
+    return np.array(found, np.int16)

@@ -45,6 +45,12 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["budgets"][0]["kept"]
 
+    more = command("ofa-train", "evaluate", "trained", "--more", "3", "-q", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    longer = read_checkpoint(tmp_path / "trained")
+    assert len(longer.evaluated.accuracy) == 7
+    assert longer.sha256 == checkpoint.sha256
+
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
