@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from ofa.space import Genotypes
-from specialize.problem import Problem, minimum
+from specialize.problem import Problem
 from specialize.search import SearchResult, Tell, distinct
 from specialize.search.genes import Genes
 from specialize.search.pool import Pool
@@ -41,14 +41,9 @@ def search(
     tell: Tell | None = None,
 ) -> SearchResult:
     """See ``Strategy``. Never worse than the best of ``starts``."""
-    problem.check_possible()
     rng = np.random.default_rng(seed)
-    genes = Genes(problem.space)
-    pool = Pool(problem, genes, tell)
-    if starts is not None:
-        pool.add(np.stack([genes.of(row) for row in starts]))
-    for limit in problem.limits:
-        pool.add(genes.of(minimum(problem.space, limit.table)[1])[None])
+    pool = Pool.begun(problem, starts, tell)
+    genes = pool.genes
     children = genes.random(rng, _POPULATION)
     rate = _MUTATED_GENES / len(genes.values)
     # With several budgets the cheapest for one may be too dear for another: then none is repaired.

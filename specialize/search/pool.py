@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.space import Genotypes
-from specialize.problem import Problem
+from specialize.problem import Problem, minimum
 from specialize.search import SearchResult, Tell, distinct
 from specialize.search.genes import Genes
 
@@ -37,6 +37,21 @@ class Pool:
         self._weights = np.random.default_rng(0).integers(
             2**64, size=self.genotypes.shape[1], dtype=np.uint64
         )
+
+    @classmethod
+    def begun(cls, problem: Problem, starts: Genotypes | None, tell: Tell | None) -> Pool:
+        """A pool of ``starts`` and of what is cheapest for each budget: it fits where there is one.
+
+        Raises UserError where a budget is below what any architecture costs.
+        """
+        problem.check_possible()
+        genes = Genes(problem.space)
+        pool = cls(problem, genes, tell)
+        if starts is not None:
+            pool.add(np.stack([genes.of(row) for row in starts]))
+        for limit in problem.limits:
+            pool.add(genes.of(minimum(problem.space, limit.table)[1])[None])
+        return pool
 
     @property
     def best(self) -> float:
