@@ -264,6 +264,7 @@ def render(report: Report, folder: str) -> Grid:
         row("note", warning)
     for file in report.files:
         row("file", f"{folder}/{file.path}  {_size(file.bytes)}")
+    row("page", f"{folder}/report.html")
     row("took", f"{report.timings['total']:.1f} s")
     return grid
 

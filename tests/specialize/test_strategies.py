@@ -104,9 +104,8 @@ def test_each_comes_near_the_best_of_a_space_that_can_be_listed(
 @every_strategy
 def test_same_seed_same_result_and_starts_are_kept(name: str) -> None:
     space = get_space("lite")
-    value, latency = plausible_accuracy(space, 0), tabulate(space, lambda layer: layer.macs / 1e7)
     limit = limit_of(space, tabulate(space, lambda layer: layer.parameters), 0.2)
-    problem = Problem(space, Tradeoff(value, latency, -5.0), (limit,), "test")
+    problem = Problem(space, plausible_accuracy(space, 0), (limit,), "test")
     starts = space.sample(np.random.default_rng(0), 50)
     first, again = (get_strategy(name)(problem, seed=3, starts=starts) for _ in range(2))
     assert (first.genotypes == again.genotypes).all()
@@ -142,10 +141,10 @@ def test_a_budget_below_everything_is_refused_at_once(name: str) -> None:
 
 
 def test_on_the_real_space_each_has_its_rank() -> None:
-    """Regrets in logits, where random architectures spread by about 0.25."""
+    """Regrets in logits, of which random architectures have a standard deviation of 0.5."""
     space = get_space("lite")
     cost = tabulate(space, lambda layer: layer.macs / 1e6)
-    most = {"evolution": 0.03, "gradient": 0.05, "reinforce": 0.05, "random": 0.5}
+    most = {"evolution": 0.03, "reinforce": 0.1, "gradient": 0.15, "random": 1.0}
     for seed, share in product(range(2), (0.03, 0.4)):
         limits = (limit_of(space, cost, share),)
         problem = Problem(space, plausible_accuracy(space, seed), limits, "test")
