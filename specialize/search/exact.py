@@ -146,7 +146,9 @@ class _Program:
         value, self.tradeoff = problem.value, None
         if isinstance(value, Tradeoff):
             self.tradeoff, value = value, value.accuracy
-            sums.insert(0, (self.tradeoff.latency, np.inf))
+            own = self.tradeoff.latency
+            most = min((most for table, most in sums if table is own), default=np.inf)
+            sums = [(own, most), *((table, limit) for table, limit in sums if table is not own)]
         free = Table(np.zeros_like(value.fixed_R), np.where(np.isfinite(value.cost_RPC), 0, np.inf))
         tables = [table for table, _ in sums] or [free]
         self.most = np.array([most for _, most in sums] or [0.0])
@@ -289,7 +291,7 @@ class _Program:
             left = self.most - cost
             fits = (left - cheapest[r][s + 1] >= -SLACK).all(1)
             if self.tradeoff is not None:
-                bound = self._best_join(self.tradeoff, value, cost[:, 0], rest)
+                bound = self._best_join(self.tradeoff, value, cost[:, 0], rest, self.most[0])
             elif s + 1 == len(self.space.stages):
                 bound = value
             else:
@@ -324,16 +326,18 @@ class _Program:
 
     @staticmethod
     def _best_join(
-        tradeoff: Tradeoff, value: FloatArray, cost: FloatArray, rest: Front
+        tradeoff: Tradeoff, value: FloatArray, cost: FloatArray, rest: Front, most: float
     ) -> FloatArray:
-        """(N,) a bound on the objective of each way with any of the rest; exact for few.
+        """(N,) a bound on the objective of each way with any of the rest, of a cost up to ``most``.
 
-        Neighbours of a long front are taken together: the highest value at the lowest cost.
+        Exact for a short front; of a long one neighbours are taken together, the highest value at
+        the lowest cost.
         """
         best = np.full(len(value), -np.inf)
         for group in np.array_split(np.arange(len(rest.cost)), min(len(rest.cost), _GROUPS)):
             more, dearer = rest.value[group[-1]], rest.cost[group[0]]
-            best = np.maximum(best, tradeoff.join(value + more, cost + dearer))
+            joined = tradeoff.join(value + more, cost + dearer)
+            best = np.where(cost + dearer <= most + SLACK, np.maximum(best, joined), best)
         return best
 
     def _cheapest(self, r: int) -> FloatArray:
