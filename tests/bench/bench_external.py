@@ -1,7 +1,7 @@
 """The search judged from outside: spaces, tables and benchmarks that others published.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=DIR \
-        python -m tests.bench.bench_external [DATA] [--seeds 20] [--jobs 1] [--dry]
+        python -m tests.bench.bench_external DATA [--seeds 20] [--jobs 1] [--dry]
 
 DATA is the folder of published tables, which this repository does not hold. DIR has pymoo:
 ``pip install --target DIR pymoo``. --dry prints and records nothing. --generations makes the
@@ -43,7 +43,6 @@ from tests.bench.record import machine, record, table
 
 FloatArray = NDArray[np.float64]
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "nas"
 GENERATIONS = 500  # of the 2020 work
 LIMIT = 25.0  # ms
 FITTED = 20_000  # random architectures that the additive predictor is fitted to
@@ -145,7 +144,7 @@ class Run:
 def main() -> None:
     """Compare and record."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_external")
-    parser.add_argument("data", nargs="?", type=Path, default=DATA)
+    parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--generations", type=int, default=GENERATIONS)
