@@ -55,10 +55,6 @@ class Front:
         """Index of the best way that costs at most ``limit``; -1 where there is none."""
         return np.asarray(np.searchsorted(self.cost, limit + SLACK, side="right") - 1)
 
-    def at_least(self, value: float) -> int:
-        """Index of the cheapest way that is worth at least ``value``; N where there is none."""
-        return int(np.searchsorted(self.value, value - SLACK))
-
 
 def front(problem: Problem) -> Front:
     """The whole front over the first limited sum, whatever its limit: every budget in one.
