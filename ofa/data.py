@@ -20,7 +20,16 @@ from ofa.errors import UserError
 from ofa.images import Images, Pixels, open_images, split
 from ofa.preprocessing import LITE0, Preprocessing
 
-__all__ = ["LABELS", "Batch", "Loader", "Splits", "named_data", "splits_of", "to_tensor"]
+__all__ = [
+    "LABELS",
+    "Batch",
+    "Loader",
+    "Splits",
+    "named_data",
+    "random_box",
+    "splits_of",
+    "to_tensor",
+]
 
 
 #: Names for people of data sets whose folders are named otherwise.

@@ -145,35 +145,34 @@ RECIPES = {
                 ),
             ),
         ),
-        # On from a supernet that ``pretrained`` made: nothing is left to open or to sort. True
-        # labels weigh more, the teacher sees more pixels, and the last phase shows nearly whole
-        # images at high resolutions, as in use.
+        # On from a supernet that ``pretrained`` made: nothing is left to open or to sort. The
+        # teacher sees more pixels, the largest subnet has its share of steps, and the last phase
+        # shows nearly whole images at every resolution, as in use.
         Recipe(
             name="refine",
             teacher="pretrained",
             teacher_resolution=224,
             lr=5e-4,
-            hard=0.5,
+            hard=0.2,
             dark=1.0,
             sharpen=0.3,
             phases=(
                 Phase(
                     "all",
-                    share=0.6,
+                    share=0.5,
                     resolutions=_LOW,
-                    largest_resolutions=(160, 192, 224),
-                    largest=0.15,
+                    largest_resolutions=(192, 224),
+                    largest=0.35,
                     smallest=0.3,
                     random=1,
                     crop=0.5,
                 ),
                 Phase(
                     "whole images",
-                    share=0.4,
-                    resolutions=(96, 112, 128, 144, 160, 176, 192),
+                    share=0.5,
                     largest_resolutions=(192, 224),
-                    largest=0.4,
-                    smallest=0.2,
+                    largest=0.6,
+                    smallest=0.3,
                     random=1,
                     crop=0.7,
                 ),
