@@ -85,10 +85,14 @@ def informative(space: Space, known: Genotypes, count: int, rng: np.random.Gener
 
 
 def one_hot(space: Space, genotypes: Genotypes) -> NDArray[np.float64]:
-    """(N, E) zeros and ones: an entry for each resolution and each choice of each position."""
-    counts = [
-        len(space.resolutions),
-        *(1 + len(space.stages[s].choices) for s, _ in space.positions),
+    """(N, E) zeros and ones: which of a table's entries an architecture has.
+
+    An entry for each resolution, then for each choice of each position; an absent block has none.
+    """
+    columns = [genotypes[:, 0] == r for r in range(len(space.resolutions))]
+    columns += [
+        genotypes[:, 1 + p] == 1 + c
+        for p, (s, _) in enumerate(space.positions)
+        for c in range(len(space.stages[s].choices))
     ]
-    columns = [genotypes[:, i] == c for i, count in enumerate(counts) for c in range(count)]
     return np.stack(columns, axis=1).astype(np.float64)

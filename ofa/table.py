@@ -8,7 +8,7 @@ Axes: N population, P block position, C choice of a block (0 = absent), R resolu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,14 +18,23 @@ from numpy.typing import NDArray
 from ofa.layers import Layer, lower
 from ofa.space import Arch, Space
 
-__all__ = ["Table", "tabulate"]
+__all__ = ["Table", "tabulate", "tabulate_together"]
 
 FloatArray = NDArray[np.float64]
+Reduce = Literal["sum", "max", "min"]
+
+_REDUCTIONS: dict[Reduce, Callable[[FloatArray, FloatArray], FloatArray]] = {
+    "sum": np.add,
+    "max": np.maximum,
+    "min": np.minimum,
+}
+_NEGATED: dict[Reduce, Reduce] = {"sum": "sum", "max": "min", "min": "max"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """Cost = ``fixed_R[r]`` and ``cost_RPC[r, p, choice]`` over all positions, summed or maximal.
+    """Cost = ``fixed_R[r]`` and ``cost_RPC[r, p, choice]`` over all positions, summed or maximal
+    (or minimal: a maximum times -1).
 
     fixed_R: what every architecture of a resolution costs (stem, head, classifier, constant).
     cost_RPC: 0 for the absent block (choice 0), inf where a stage has fewer choices.
@@ -33,7 +42,7 @@ class Table:
 
     fixed_R: FloatArray
     cost_RPC: FloatArray
-    reduce: Literal["sum", "max"] = "sum"
+    reduce: Reduce = "sum"
 
     def price(self, genotypes: NDArray[np.integer[Any]]) -> FloatArray:
         """(N,) cost of each (N, 1 + P) genotype, in the table's unit."""
@@ -43,7 +52,7 @@ class Table:
         start = genotypes[:, 0].astype(np.intp) * (positions * choices)
         for p in range(positions):
             cost = flat.take(start + (p * choices) + genotypes[:, 1 + p])
-            total = total + cost if self.reduce == "sum" else np.maximum(total, cost)
+            total = _REDUCTIONS[self.reduce](total, cost)
         return total
 
     def scaled(self, factor: float) -> Table:
@@ -52,7 +61,7 @@ class Table:
         return Table(
             self.fixed_R * factor,
             np.where(missing, np.inf, np.where(missing, 0.0, self.cost_RPC) * factor),
-            self.reduce,
+            _NEGATED[self.reduce] if factor < 0 else self.reduce,
         )
 
 
@@ -64,8 +73,23 @@ def tabulate(
 ) -> Table:
     """The table of a quantity that is ``price`` summed (or maximal) over the layers.
 
-    ``constant`` is what the network itself adds. A block's layers depend only on the resolution,
-    its position and its own choice, so one pass over the choices fills the table.
+    ``constant`` is what the network itself adds.
+    """
+    return tabulate_together(
+        space, lambda layers: [price(layer) for layer in layers], constant, reduce
+    )
+
+
+def tabulate_together(
+    space: Space,
+    prices: Callable[[Sequence[Layer]], Sequence[float]],
+    constant: float = 0.0,
+    reduce: Literal["sum", "max"] = "sum",
+) -> Table:
+    """The same where a layer's price also depends on the others of its block.
+
+    prices: gives the price of each layer of a network. A block's layers depend only on the
+    resolution, its position and its own choice, so one pass over the choices fills the table.
     """
     combine = sum if reduce == "sum" else max
     positions = space.positions
@@ -84,8 +108,9 @@ def tabulate(
                 ),
             )
             parts: dict[tuple[int, int] | None, list[float]] = {}
-            for layer in lower(space, arch):
-                parts.setdefault(layer.block, []).append(price(layer))
+            layers = lower(space, arch)
+            for layer, price in zip(layers, prices(layers), strict=True):
+                parts.setdefault(layer.block, []).append(price)
             fixed[r] = combine([constant, *parts[None]])
             for p, position in enumerate(positions):
                 if c < len(choices[position[0]]):

@@ -26,6 +26,7 @@ from scipy.linalg import lu_factor, lu_solve
 from scipy.optimize import minimize
 
 from ofa.checkpoint import Evaluated
+from ofa.sampling import one_hot
 from ofa.space import Genotypes, Space
 from ofa.table import Table, tabulate
 
@@ -54,7 +55,7 @@ class AccuracyModel:
 
     def predict(self, genotypes: Genotypes) -> tuple[FloatArray, FloatArray]:
         """(N,) logits, and their posterior standard deviations without ``residual``."""
-        x = self._entries.design(genotypes) - self._mean_E
+        x = one_hot(self._entries.space, genotypes) - self._mean_E
         variance = np.einsum("ne,ne->n", _product(x, self._covariance_EE), x)
         return self.table.price(genotypes), np.sqrt(np.maximum(variance, 0))
 
@@ -95,7 +96,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Entries:
-    """The entries of the table: resolutions first, then (position, choice) in order."""
+    """The entries of the table, as in ``one_hot``."""
 
     space: Space
 
@@ -107,12 +108,6 @@ class _Entries:
             for p, (s, _) in enumerate(self.space.positions)
             for c in range(len(self.space.stages[s].choices))
         ]
-
-    def design(self, genotypes: Genotypes) -> FloatArray:
-        """(N, E) zeros and ones: which entries an architecture has."""
-        columns = [genotypes[:, 0] == r for r in range(len(self.space.resolutions))]
-        columns += [genotypes[:, 1 + p] == 1 + c for p, _, c in self.blocks]
-        return np.stack(columns, axis=1).astype(np.float64)
 
     def levels(self) -> list[FloatArray]:
         """Factors A of the prior covariances A A', each (E, effects of the level).
@@ -149,7 +144,7 @@ class _Entries:
 def fit(space: Space, evaluated: Evaluated) -> AccuracyModel:
     """The model of a checkpoint's evaluated subnets."""
     entries, y, error = _Entries(space), logit(evaluated), _relative_error(evaluated)
-    moments = _moments(entries.design(evaluated.genotypes), y, error)
+    moments = _moments(one_hot(space, evaluated.genotypes), y, error)
     return _posterior(entries, moments, *_learn_prior(moments, entries.levels()))
 
 
@@ -159,7 +154,7 @@ def rank(space: Space, evaluated: Evaluated, seed: int = 0) -> Ranking:
     The strengths of the prior's levels are learned once, on all of them; the fit is not.
     """
     entries, y, error = _Entries(space), logit(evaluated), _relative_error(evaluated)
-    x = entries.design(evaluated.genotypes)
+    x = one_hot(space, evaluated.genotypes)
     prior, residual = _learn_prior(_moments(x, y, error), entries.levels())
     fold = np.random.default_rng(seed).permutation(len(y)) % _FOLDS
     predicted = np.empty(len(y))

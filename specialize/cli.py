@@ -36,11 +36,19 @@ def specialize(
             metavar="VALUE", help="With its unit: 20ms, 300MMACs, 3Mparams; may be repeated."
         ),
     ] = None,
+    sram: Annotated[
+        str | None,
+        typer.Option(metavar="VALUE", help="For the activations that exist at once: 256kB, 1MiB."),
+    ] = None,
+    flash: Annotated[
+        str | None, typer.Option(metavar="VALUE", help="For the TFLite file: 900kB, 4MB.")
+    ] = None,
     minimize: Annotated[
         str | None,
         typer.Option(
             metavar="QUANTITY",
-            help="latency, macs or parameters: the least with at least --min-accuracy.",
+            help="latency, macs, parameters, sram or flash: the least with at least "
+            "--min-accuracy.",
         ),
     ] = None,
     min_accuracy: Annotated[
@@ -132,7 +140,7 @@ def specialize(
             console.print(text, highlight=False, markup=False)
 
     options: dict[str, Any] = {
-        "minimize": minimize, "min_accuracy": min_accuracy,
+        "sram": sram, "flash": flash, "minimize": minimize, "min_accuracy": min_accuracy,
         "tradeoff": tradeoff, "strategy": strategy,
         "evaluations": evaluations, "checkpoint": checkpoint, "output": output,
         "confidence": confidence, "candidates": candidates, "images": images, "pareto": pareto,

@@ -11,16 +11,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table as Grid
 
-from devices.cost import latency_table
 from devices.profile import get_profile
 from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.space import Arch, Genotypes
-from ofa.table import tabulate
 from specialize.accuracy import fit, percent
 from specialize.host import HOSTS
-from specialize.pipeline import Result, pose, specialize, write
-from specialize.problem import Budget, Limit, Objective, Problem, parse_budget
+from specialize.pipeline import Result, budgets_of, cost_tables, pose, specialize, write
+from specialize.problem import Budget, Limit, Objective, Problem
 from specialize.search import exact
 
 __all__ = ["Fleet", "FleetResult", "render", "specialize_fleet"]
@@ -83,6 +81,8 @@ def specialize_fleet(
     devices: Sequence[str],
     budget: str | Sequence[str],
     *,
+    sram: str | None = None,
+    flash: str | None = None,
     checkpoint: str | Path = "lite-imagenette",
     output: str | Path | None = None,
     confidence: float = 0.9,
@@ -114,20 +114,25 @@ def specialize_fleet(
             flag = f"--{option.replace('_', '-')}"
             raise UserError("several devices are compared within budgets only", flag)
     texts = [budget] if isinstance(budget, str) else list(budget)
-    budgets = [parse_budget(text) for text in texts]
-    target = Path(output) if output is not None else Path("-".join([*names, *texts]))
+    budgets = budgets_of(texts, sram, flash)
+    asked = [*texts, *(text for text in (sram, flash) if text is not None)]
+    target = Path(output) if output is not None else Path("-".join([*names, *asked]))
     check_page(target / PAGE, bool(options.get("force")))
 
     source = read_checkpoint(find_checkpoint(str(checkpoint)))
     space, model = source.space, fit(source.space, source.evaluated)
     profiles = [get_profile(name) for name in names]
+    costs = [cost_tables(space, profile, source.labels) for profile in profiles]
     problems = [
-        pose(space, model.table, profile, budgets, Objective(), confidence) for profile in profiles
+        pose(space, model.table, tables, profile, budgets, Objective(), confidence)
+        for profile, tables in zip(profiles, costs, strict=True)
     ]
     for problem in problems:
         problem.check_possible()
-    latencies = {p.name: latency_table(space, p) for p in profiles}
-    macs = tabulate(space, lambda layer: layer.macs)
+    latencies = {
+        profile.name: tables["latency"] for profile, tables in zip(profiles, costs, strict=True)
+    }
+    macs = costs[0]["macs"]
 
     def network(genotype: Genotypes) -> Network:
         row = genotype[None]
@@ -145,8 +150,8 @@ def specialize_fleet(
     for name, problem in zip(names, problems, strict=True):
         tell(f"{name}:")
         result = specialize(
-            name, texts, checkpoint=checkpoint, output=target / name, confidence=confidence,
-            tell=tell, **options,
+            name, texts, sram=sram, flash=flash, checkpoint=checkpoint, output=target / name,
+            confidence=confidence, tell=tell, **options,
         )  # fmt: skip
         results.append(result)
         fits = np.flatnonzero(problem.feasible(by_macs))
@@ -170,7 +175,7 @@ def specialize_fleet(
         single = network(together.genotypes[0])
     except UserError:  # what keeps the budget on one is too dear on another
         single = None
-    fleet = Fleet(schema="ofa-fleet/1", budgets=texts, members=members, single=single)
+    fleet = Fleet(schema="ofa-fleet/1", budgets=asked, members=members, single=single)
     made = [(result.output, result.report) for result in results]
     page = page_of(collect(made, target / PAGE, fleet))
     write(target, {PAGE: page.encode(), "fleet.json": fleet.to_json().encode()})

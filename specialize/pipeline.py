@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.cost import Latency, bound_factor, latency_table, predict, warnings_for
 from devices.measure import Measurement, measure
+from devices.memory import flash_table, live_bytes, sram_table
 from devices.profile import Profile, get_profile
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
@@ -54,7 +55,7 @@ from specialize.refine import evaluate_more
 from specialize.score import Cut, Scorer, percent_right
 from specialize.search import SearchResult, exact, get_strategy
 
-__all__ = ["Result", "pose", "specialize", "write"]
+__all__ = ["Result", "budgets_of", "cost_tables", "pose", "specialize", "write"]
 
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
 _FIRST_LOOK = 150
@@ -86,6 +87,8 @@ def specialize(
     device: str,
     budget: str | Sequence[str] = (),
     *,
+    sram: str | None = None,
+    flash: str | None = None,
     minimize: Quantity | None = None,
     min_accuracy: float | None = None,
     tradeoff: float | None = None,
@@ -105,7 +108,8 @@ def specialize(
     """Find, cut, verify and write the subnet that is most accurate on ``device`` in ``budget``.
 
     device: a profile's name, alias or file, or ``host``, ``host-onnxruntime``. budget: one or
-    several texts with units ("20ms", "300MMACs", "3Mparams"). minimize, min_accuracy, tradeoff: see
+    several texts with units ("20ms", "300MMACs", "3Mparams"). sram: for the activations that exist
+    at once, flash: for the TFLite file ("256kB", "2MiB"). minimize, min_accuracy, tradeoff: see
     ``Objective``; without them the highest accuracy within the budgets is best. strategy: a name of
     ``STRATEGIES``. evaluations: subnets near the budget that are scored on images before the choice
     and refine the accuracy model. output: by default a folder of the working directory named after
@@ -115,13 +119,12 @@ def specialize(
     Raises UserError for what the caller can mend; then nothing is written.
     """
     clock = _Clock()
-    texts = [budget] if isinstance(budget, str) else list(budget)
     objective = Objective(minimize, min_accuracy, tradeoff)
-    if not texts and objective == Objective():
+    budgets = budgets_of(budget, sram, flash)
+    if not budgets and objective == Objective():
         raise UserError("nothing limits the network", fix="add --budget 20ms")
-    budgets = [parse_budget(text) for text in texts]
     search = get_strategy(strategy)
-    words = _words(texts, objective)
+    words = _words(budget, sram, flash, objective)
     target = Path(output) if output is not None else _default_output(device, words)
     if evaluations:
         words.append(("--evaluations", str(evaluations)))
@@ -142,8 +145,10 @@ def specialize(
             profile = bench.calibrate(seed)
     assert profile is not None
 
+    costs = cost_tables(source.space, profile, source.labels)
+
     def problem_of(accuracy: Table, objective: Objective = objective) -> Problem:
-        return pose(source.space, accuracy, profile, budgets, objective, confidence)
+        return pose(source.space, accuracy, costs, profile, budgets, objective, confidence)
 
     evaluated = source.evaluated
     with clock("accuracy model"):
@@ -164,7 +169,14 @@ def specialize(
             if strategy == "exact":
                 return proof
             starts = proof.genotypes if strategy == "evolution" else None
-            found = search(problem, seed=seed, count=candidates, starts=starts)
+            try:
+                found = search(problem, seed=seed, count=candidates, starts=starts)
+            except UserError as error:
+                raise UserError(
+                    f"strategy {strategy!r} found nothing that keeps the budgets, though there is",
+                    "--strategy",
+                    "leave it away, or take exact",
+                ) from error
         tell(f"{found.evaluations} architectures searched in {found.seconds:.2f} s")
         return replace(found, bound=proof.bound)
 
@@ -179,7 +191,7 @@ def specialize(
         with clock("score"):
             archs = [source.space.decode(row) for row in found.genotypes]
             estimates = percent(model.table.price(found.genotypes))
-            scored = _score(scorer, archs, estimates, held_out, objective, profile, tell)
+            scored = _score(scorer, archs, estimates, held_out, objective, costs, tell)
         winner = scored[0]
         missing = (min_accuracy or 0) - winner.held_out.value
         if missing <= 0:
@@ -237,7 +249,7 @@ def specialize(
         ),
         objective=str(objective),
         budgets=[
-            _kept(limit, source, winner, latency, on_device)
+            _kept(limit, source, winner, latency, on_device, len(files["model.tflite"]))
             for limit in problem.limits
             if limit.budget in budgets
         ],
@@ -254,7 +266,9 @@ def specialize(
             point=latency.point, bound=latency.bound, confidence=confidence, measured=on_device
         ),
         host_latency_ms=here,
-        memory=r.Memory(sram_bytes=None, flash_bytes=len(files["model.tflite"])),
+        memory=r.Memory(
+            sram_bytes=max(live_bytes(layers)), flash_bytes=len(files["model.tflite"])
+        ),
         search=r.Search(
             strategy=strategy,
             evaluations=found.evaluations,
@@ -308,9 +322,30 @@ class _Scored:
     held_out: r.Share
 
 
+def budgets_of(budget: str | Sequence[str], sram: str | None, flash: str | None) -> list[Budget]:
+    """The budgets that these texts say; see ``specialize``. Raises UserError."""
+    texts = [budget] if isinstance(budget, str) else budget
+    budgets = [parse_budget(text) for text in texts]
+    budgets += [parse_budget(sram, "sram")] if sram is not None else []
+    budgets += [parse_budget(flash, "flash")] if flash is not None else []
+    return budgets
+
+
+def cost_tables(space: Space, profile: Profile, labels: Sequence[str]) -> dict[Quantity, Table]:
+    """The tables of what can be limited or made least. labels: the file holds them."""
+    return {
+        "latency": latency_table(space, profile),
+        "macs": tabulate(space, lambda layer: layer.macs),
+        "parameters": tabulate(space, lambda layer: layer.parameters),
+        "sram": sram_table(space),
+        "flash": flash_table(space, labels),
+    }
+
+
 def pose(
     space: Space,
     accuracy: Table,
+    costs: Mapping[Quantity, Table],
     profile: Profile,
     budgets: Sequence[Budget],
     objective: Objective,
@@ -318,20 +353,15 @@ def pose(
 ) -> Problem:
     """Budgets as limits on tables; a latency's point must leave room for its bound.
 
-    accuracy: table of logits.
+    accuracy: table of logits. costs: see ``cost_tables``.
     """
-    tables: dict[Quantity, Table] = {
-        "latency": latency_table(space, profile),
-        "macs": tabulate(space, lambda layer: layer.macs),
-        "parameters": tabulate(space, lambda layer: layer.parameters),
-    }
     limits = []
     for budget in budgets:
         factor = bound_factor(profile, confidence) if budget.quantity == "latency" else 1.0
-        limits.append(Limit(budget, tables[budget.quantity], budget.limit / factor))
+        limits.append(Limit(budget, costs[budget.quantity], budget.limit / factor))
     problem = Problem(space, accuracy, tuple(limits), profile.name)
     if objective.tradeoff is not None:
-        return replace(problem, value=Tradeoff(accuracy, tables["latency"], objective.tradeoff))
+        return replace(problem, value=Tradeoff(accuracy, costs["latency"], objective.tradeoff))
     if objective.minimize is None or objective.min_accuracy is None:
         return problem
     reach = Limit(
@@ -339,7 +369,7 @@ def pose(
         accuracy.scaled(-1),
         -logits(objective.min_accuracy),
     )
-    return replace(problem, value=tables[objective.minimize].scaled(-1), limits=(reach, *limits))
+    return replace(problem, value=costs[objective.minimize].scaled(-1), limits=(reach, *limits))
 
 
 def _check_reachable(within: Problem, min_accuracy: float) -> None:
@@ -406,7 +436,7 @@ def _score(
     estimates: NDArray[np.float64],
     held_out: Images,
     objective: Objective,
-    profile: Profile,
+    costs: Mapping[Quantity, Table],
     tell: Callable[[str], None],
 ) -> list[_Scored]:
     """Candidates by the objective on held-out images, best first; of equals the better estimate.
@@ -417,20 +447,18 @@ def _score(
     first = held_out.take(range(min(_FIRST_LOOK, len(held_out))))
     scored = []
     by_resolution = sorted(zip(archs, estimates, strict=True), key=lambda pair: pair[0].resolution)
-    for done, (arch, estimate) in enumerate(by_resolution, start=1):
-        cut = scorer.cut(arch)
-        share = r.Share(value=scorer.accuracy(cut, first), n=len(first))
+    looks = scorer.score([arch for arch, _ in by_resolution], first)
+    for done, ((_, estimate), (cut, value)) in enumerate(
+        zip(by_resolution, looks, strict=True), start=1
+    ):
+        share = r.Share(value=value, n=len(first))
         scored.append(_Scored(cut, float(estimate), share))
         tell(f"candidate {done} of {len(archs)}: {share.value:.1f} % on {share.n} held-out images")
 
     def merit(one: _Scored) -> tuple[float, float]:
-        layers = one.cut.layers
-        costs: dict[Quantity, float] = {
-            "latency": predict(profile, layers).point,
-            "macs": macs(layers),
-            "parameters": parameters(layers),
-        }
-        return (-objective.merit(one.held_out.value, costs), -one.estimated)
+        genotype = scorer.checkpoint.space.encode([one.cut.arch])
+        prices = {name: float(table.price(genotype)[0]) for name, table in costs.items()}
+        return (-objective.merit(one.held_out.value, prices), -one.estimated)
 
     scored.sort(key=merit)
     rest = held_out.take(range(len(first), len(held_out)))
@@ -474,10 +502,13 @@ def _kept(
     winner: _Scored,
     latency: Latency,
     measured: r.Measured | None,
+    flash_bytes: int,
 ) -> r.BudgetKept:
     unit, size = REPORTED[limit.budget.quantity]
     most = limit.budget.limit
-    if limit.budget.quantity != "latency":
+    if limit.budget.quantity == "flash":
+        value, bound, confidence = float(flash_bytes), float(flash_bytes), None
+    elif limit.budget.quantity != "latency":
         exact = float(limit.table.price(source.space.encode([winner.cut.arch]))[0])
         value, bound, confidence = exact, exact, None
     elif measured is not None:
@@ -509,9 +540,14 @@ def _samples(source: Checkpoint, images: str | Path | None) -> tuple[Images, Ima
     return recalibration, held_out
 
 
-def _words(budgets: Sequence[str], objective: Objective) -> list[tuple[str, str]]:
+def _words(
+    budget: str | Sequence[str], sram: str | None, flash: str | None, objective: Objective
+) -> list[tuple[str, str]]:
     """What is asked of the network, as options and their values."""
-    words = [("--budget", text) for text in budgets]
+    texts = [budget] if isinstance(budget, str) else budget
+    words = [("--budget", text) for text in texts]
+    words += [("--sram", sram)] if sram is not None else []
+    words += [("--flash", flash)] if flash is not None else []
     if objective.minimize is not None:
         words.append(("--minimize", objective.minimize))
         words.append(("--min-accuracy", f"{objective.min_accuracy:g}"))

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
-Quantity = Literal["latency", "macs", "parameters", "accuracy"]
+Quantity = Literal["latency", "macs", "parameters", "sram", "flash", "accuracy"]
 
 #: Suffix, in small letters -> quantity, what one of it is in the quantity's own unit.
 _UNITS: dict[str, tuple[Quantity, float]] = {
@@ -47,7 +47,7 @@ _UNITS: dict[str, tuple[Quantity, float]] = {
     "kparams": ("parameters", 1e3),
     "mparams": ("parameters", 1e6),
 }
-_BYTES = {"b", "kb", "mb", "kib", "mib"}
+_BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "kib": 1024.0, "mib": 1024.0**2}
 _EXAMPLES = "20ms, 300MMACs or 3Mparams"
 
 #: Quantity -> unit that it is reported in, and how many of its own unit that is.
@@ -55,6 +55,8 @@ REPORTED: dict[Quantity, tuple[str, float]] = {
     "latency": ("ms", 1.0),
     "macs": ("MMACs", 1e6),
     "parameters": ("Mparams", 1e6),
+    "sram": ("kB", 1e3),
+    "flash": ("MB", 1e6),
     "accuracy": ("%", 1.0),
 }
 
@@ -64,7 +66,7 @@ SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit on one quantity: ms of latency, MACs, or parameters; or the least accuracy in %."""
+    """A limit on one quantity: ms, MACs, parameters or bytes; or the least accuracy in %."""
 
     quantity: Quantity
     limit: float
@@ -79,37 +81,43 @@ def format_quantity(quantity: Quantity, value: float) -> str:
     return f"{value / size:.4g}{unit}"
 
 
-def parse_budget(text: str) -> Budget:
-    """The budget that a text like ``20ms`` says. Raises UserError."""
+def parse_budget(text: str, memory: Literal["sram", "flash"] | None = None) -> Budget:
+    """The budget that a text like ``20ms`` says, or one like ``256kB`` of a memory.
+
+    Raises UserError.
+    """
+    where, examples = (
+        ("--budget", _EXAMPLES) if memory is None else (f"--{memory}", "256kB or 1MiB")
+    )
     match = re.fullmatch(
         r"\s*([-+]?[0-9.]+(?:e[-+]?\d+)?|[-+]?inf|nan)\s*([a-z]*)\s*", text.lower()
     )
-    where = "--budget"
     if match is None:
-        raise UserError(f"budget {text!r} is not a number with a unit", where, f"write {_EXAMPLES}")
+        raise UserError(f"budget {text!r} is not a number with a unit", where, f"write {examples}")
     number, unit = match.groups()
     try:
         value = float(number)
     except ValueError:
-        raise UserError(f"budget {text!r} is not a number", where, f"write {_EXAMPLES}") from None
-    unusable = UserError(f"budget {text!r} is not positive and finite", where, f"write {_EXAMPLES}")
+        raise UserError(f"budget {text!r} is not a number", where, f"write {examples}") from None
+    unusable = UserError(f"budget {text!r} is not positive and finite", where, f"write {examples}")
     if not 0 < value < np.inf:
         raise unusable
+    units = _UNITS if memory is None else {name: (memory, size) for name, size in _BYTES.items()}
     if not unit:
+        some = ("ms", "MMACs", "Mparams") if memory is None else ("kB", "MB")
+        *first, last = [number + one for one in some]
         raise UserError(
-            f"budget {text!r} has no unit",
-            where,
-            f"write {number}ms, {number}MMACs or {number}Mparams",
+            f"budget {text!r} has no unit", where, f"write {', '.join(first)} or {last}"
         )
-    if unit in _BYTES:
+    if memory is None and unit in _BYTES:
         raise UserError(
-            f"budget {text!r} is in bytes, and memory is not a budget yet",
+            f"budget {text!r} is in bytes, of which memory?",
             where,
-            f"write {_EXAMPLES}",
+            f"write --sram {text} or --flash {text}",
         )
-    if unit not in _UNITS:
-        raise UserError(f"budget {text!r} has an unknown unit", where, f"write {_EXAMPLES}")
-    quantity, size = _UNITS[unit]
+    if unit not in units:
+        raise UserError(f"budget {text!r} has an unknown unit", where, f"write {examples}")
+    quantity, size = units[unit]
     limit = value * size
     if not 0 < limit < np.inf:  # scaling can leave the range of floats
         raise unusable
@@ -164,9 +172,10 @@ class Objective:
     tradeoff: float | None = None
 
     def __post_init__(self) -> None:
-        if self.minimize is not None and self.minimize not in ("latency", "macs", "parameters"):
+        costs = [quantity for quantity in REPORTED if quantity != "accuracy"]
+        if self.minimize is not None and self.minimize not in costs:
             raise UserError(
-                f"cannot minimize {self.minimize!r}", "--minimize", "take latency, macs, parameters"
+                f"cannot minimize {self.minimize!r}", "--minimize", f"take {', '.join(costs)}"
             )
         if self.minimize is not None and self.tradeoff is not None:
             raise UserError("--minimize and --tradeoff contradict each other", fix="take one")
@@ -220,7 +229,7 @@ class Objective:
 class Problem:
     """Maximize ``value`` over ``space`` within all ``limits``.
 
-    device: for messages.
+    value: a sum; or a minimum, which makes the least of a maximum. device: for messages.
     """
 
     space: Space
@@ -264,7 +273,7 @@ class Problem:
                 raise UserError(
                     f"no architecture of {self.space.name!r} fits {limit.budget} on "
                     f"{self.device!r}: the least is {format_quantity(quantity, reached)}{bound}",
-                    "--budget",
+                    f"--{quantity}" if quantity in ("sram", "flash") else "--budget",
                     f"try {enough}",
                 )
 

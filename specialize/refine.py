@@ -51,7 +51,8 @@ def evaluate_more(
     anchors = best_first[: min(_ANCHORS, count // 2)]
 
     def score(genotypes: Genotypes) -> Evaluated:
-        accuracy = [scorer.accuracy(scorer.cut(space.decode(row)), held_out) for row in genotypes]
+        archs = [space.decode(row) for row in genotypes]
+        accuracy = [value for _, value in scorer.score(archs, held_out)]
         images = np.full(len(genotypes), len(held_out))
         return Evaluated(genotypes, np.array(accuracy, np.float64), images)
 

@@ -46,7 +46,7 @@ class DeviceName(_Part):
 class BudgetKept(_Part):
     """One budget, and whether the result keeps it."""
 
-    quantity: str = _about("latency, macs or parameters")
+    quantity: str = _about("latency, macs, parameters, sram or flash")
     limit: float = _about("the budget")
     unit: str = _about("of limit, value and bound")
     value: float = _about("of the result: the point prediction, or the measured 90th percentile")
@@ -98,7 +98,7 @@ class Latency(_Part):
 class Memory(_Part):
     """Memory of the TFLite file, in bytes."""
 
-    sram_bytes: int | None = _about("peak of activations; null: not modelled for this precision")
+    sram_bytes: int = _about("activations that exist at once, at most; a runtime adds its own")
     flash_bytes: int = _about("size of the file")
 
 
@@ -244,7 +244,8 @@ def render(report: Report, folder: str) -> Grid:
     row(
         "",
         f"{report.resolution} px, {report.macs / 1e6:.0f} MMACs, "
-        f"{report.parameters / 1e6:.2f} M parameters",
+        f"{report.parameters / 1e6:.2f} M parameters, {_size(report.memory.sram_bytes)} of "
+        "activations",
     )
     proof = report.search.certificate
     row(

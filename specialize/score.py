@@ -6,8 +6,10 @@ does the same in torch, and the tests hold the two equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,8 @@ from specialize.export.onnx import conv_node, onnx_model
 
 __all__ = ["Cut", "Scorer", "statistics_model"]
 
+_KEPT = 4  # sets of resized images: to recalibrate and to score with, at two resolutions
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
@@ -43,9 +47,10 @@ class Cut:
 
 
 class Scorer:
-    """Cuts subnets out of a checkpoint and scores them.
+    """Cuts subnets out of a checkpoint and scores them, ``threads`` of them or of their batches
+    at once: one thread for each wastes less than all threads for one, which wait for each other.
 
-    Decoded images are kept for one resolution: ask for one after the other.
+    Resized images are kept for two resolutions: ask for one after the other.
     """
 
     def __init__(self, checkpoint: Checkpoint, recalibration: Images, threads: int) -> None:
@@ -53,13 +58,12 @@ class Scorer:
         few = min(RECALIBRATION_IMAGES, len(recalibration))
         self.recalibration = recalibration.interleaved().take(range(few))
         self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads
+        self._options.intra_op_num_threads = 1
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
         # A planned memory layout is larger and, at these sizes, slower than the arena alone.
         self._options.enable_mem_pattern = False
-        self._pixels: list[tuple[Images, Pixels]] = []
-        self._resolution = 0
+        self._pixels_of = lru_cache(_KEPT)(Images.pixels)
 
     def cut(self, arch: Arch) -> Cut:
         """The subnet, recalibrated."""
@@ -70,6 +74,16 @@ class Scorer:
         statistics = self.recalibrate(layers, weights, pixels)
         return Cut(arch, layers, fold(layers, weights, statistics, space.bn_eps))
 
+    def score(self, archs: Iterable[Arch], images: Images) -> Iterator[tuple[Cut, float]]:
+        """Each subnet in turn, and its accuracy on ``images``."""
+
+        def work(arch: Arch) -> tuple[Cut, float]:
+            cut = self.cut(arch)
+            return cut, self.accuracy(cut, images)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(work, archs)
+
     def recalibrate(
         self, layers: tuple[Layer, ...], weights: Weights, pixels: Pixels
     ) -> Statistics:
@@ -78,7 +92,8 @@ class Scorer:
         session = self._session(model)
         names = [output.name for output in session.get_outputs()]
         totals = [np.zeros(output.shape[1], np.float64) for output in session.get_outputs()]
-        for x in self._batches(pixels, RECALIBRATION_BATCH):
+        for start in range(0, len(pixels), RECALIBRATION_BATCH):
+            x = self._normalized(pixels[start : start + RECALIBRATION_BATCH])
             for total, value in zip(totals, session.run(names, {INPUT: x}), strict=True):
                 total += value.reshape(-1) * (len(x) / len(pixels))
         means = [total.astype(np.float32) for total in totals]
@@ -97,9 +112,14 @@ class Scorer:
         name = session.get_inputs()[0].name
         pixels = self._pixels_of(images, cut.arch.resolution)
         batch = max(1, 32 * 128**2 // cut.arch.resolution**2)
-        return np.concatenate(
-            [session.run(None, {name: x})[0] for x in self._batches(pixels, batch)]
-        )
+
+        def run(start: int) -> Array:
+            x = self._normalized(pixels[start : start + batch])
+            output: Array = session.run(None, {name: x})[0]
+            return output
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            return np.concatenate(list(pool.map(run, range(0, len(pixels), batch))))
 
     def accuracy(self, cut: Cut, images: Images) -> float:
         """Top-1 in percent."""
@@ -108,19 +128,10 @@ class Scorer:
     def _session(self, model: bytes) -> ort.InferenceSession:
         return ort.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
 
-    def _pixels_of(self, images: Images, resolution: int) -> Pixels:
-        if resolution != self._resolution:
-            self._pixels, self._resolution = [], resolution
-        for known, pixels in self._pixels:
-            if known is images:
-                return pixels
-        self._pixels.append((images, images.pixels(resolution)))
-        return self._pixels[-1][1]
-
-    def _batches(self, pixels: Pixels, size: int) -> Iterator[Array]:
-        for start in range(0, len(pixels), size):
-            x = self.checkpoint.preprocessing.normalize(pixels[start : start + size])
-            yield np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    def _normalized(self, pixels: Pixels) -> Array:
+        """(N, 3, r, r) input of (N, r, r, 3) pixels."""
+        x = self.checkpoint.preprocessing.normalize(pixels)
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def percent_right(logits: Array, labels: NDArray[np.int64]) -> float:

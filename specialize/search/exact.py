@@ -23,9 +23,10 @@ from itertools import count as counter
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa.errors import UserError
 from ofa.space import Genotypes
 from ofa.table import Table
-from specialize.problem import SLACK, Problem, Tradeoff
+from specialize.problem import SLACK, Budget, Limit, Problem, Tradeoff
 from specialize.search import SearchResult, Tell, evolution
 
 __all__ = ["Front", "front", "search"]
@@ -87,6 +88,8 @@ def search(
     """
     began = time.perf_counter()
     problem.check_possible()
+    if isinstance(problem.value, Table) and problem.value.reduce == "min":
+        return _least_maximum(problem, began, seed=seed, count=count, distance=distance, tell=tell)
     program = _Program(problem)
     chosen: list[Genotypes] = []
     bound = -np.inf
@@ -122,6 +125,56 @@ def search(
     )
 
 
+def _least_maximum(
+    problem: Problem,
+    began: float,
+    *,
+    seed: int,
+    count: int,
+    distance: int,
+    tell: Tell | None,
+) -> SearchResult:
+    """The least maximum (peak memory) that the limits allow: a bisection of limits on it.
+
+    Of the architectures that have it, those deepest within the first limit on a sum come first;
+    where an accuracy must be reached, these are the most accurate.
+    """
+    assert isinstance(problem.value, Table)
+    peak = problem.value.scaled(-1)
+    sums = [limit.table for limit in problem.limits if limit.table.reduce == "sum"]
+    slack = sums[0].scaled(-1) if sums else _free(peak)
+
+    def best(level: float, count: int) -> SearchResult | None:
+        within = Limit(Budget("sram", level), peak, level)
+        limited = replace(problem, value=slack, limits=(*problem.limits, within))
+        try:
+            return search(limited, seed=seed, count=count, distance=distance, tell=tell)
+        except UserError:  # nothing fits
+            return None
+
+    costs = np.concatenate([peak.fixed_R, peak.cost_RPC.ravel()])
+    levels = np.unique(costs[np.isfinite(costs)])
+    low, high = -1, len(levels) - 1
+    evaluations = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = best(levels[middle], 1)
+        evaluations += 0 if found is None else found.evaluations
+        low, high = (middle, high) if found is None else (low, middle)
+    found = best(levels[high], count)
+    if found is None:
+        problem.refuse_together()
+    least = -float(levels[high])
+    return SearchResult(
+        found.genotypes,
+        problem.value.price(found.genotypes),
+        evaluations + found.evaluations,
+        time.perf_counter() - began,
+        ((1, least),),
+        least,
+    )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ways:
     """All ways to choose a stage: values (N,), costs (N, K), rows (N, blocks)."""
@@ -145,8 +198,7 @@ class _Program:
             own = self.tradeoff.latency
             most = min((most for table, most in sums if table is own), default=np.inf)
             sums = [(own, most), *((table, limit) for table, limit in sums if table is not own)]
-        free = Table(np.zeros_like(value.fixed_R), np.where(np.isfinite(value.cost_RPC), 0, np.inf))
-        tables = [table for table, _ in sums] or [free]
+        tables = [table for table, _ in sums] or [_free(value)]
         self.most = np.array([most for _, most in sums] or [0.0])
         self.value_R = value.fixed_R
         self.fixed_RK = np.stack([table.fixed_R for table in tables], axis=-1)
@@ -352,6 +404,11 @@ class _Node:
     row: Genotypes
     order: NDArray[np.int32] = None  # type: ignore[assignment]
     bound: FloatArray = None  # type: ignore[assignment]
+
+
+def _free(table: Table) -> Table:
+    """Of the same choices, which all cost nothing."""
+    return Table(np.zeros_like(table.fixed_R), np.where(np.isfinite(table.cost_RPC), 0.0, np.inf))
 
 
 _PARTS = ("cost", "value", "rows", "other")

@@ -428,11 +428,9 @@ def additive_fit(predictor: Predictor) -> tuple[Table, float]:
     theta = np.linalg.lstsq(x, y)[0]
     error = float((y - x @ theta).std())
     resolutions, positions = len(MBV3.resolutions), len(MBV3.positions)
-    cost_PC = theta[resolutions:].reshape(positions, -1)
-    # An absent block is worth nothing: what it had goes into the constant.
-    fixed_R = theta[:resolutions] + cost_PC[:, 0].sum()
-    cost_RPC = np.repeat((cost_PC - cost_PC[:, :1])[None], resolutions, axis=0)
-    return Table(fixed_R, cost_RPC), error
+    cost_PC = np.pad(theta[resolutions:].reshape(positions, -1), ((0, 0), (1, 0)))
+    cost_RPC = np.repeat(cost_PC[None], resolutions, axis=0)
+    return Table(theta[:resolutions], cost_RPC), error
 
 
 def read_macro(path: Path) -> tuple[Listed, Limit]:

@@ -77,6 +77,28 @@ def test_a_tradeoff_too(seed: int, budgets: list[tuple[str, float]], weight: flo
         assert found.values == pytest.approx(values[:20], abs=1e-9)
 
 
+@given(st.integers(0, 2**32 - 1), BUDGETS)
+def test_the_least_maximum_too(seed: int, budgets: list[tuple[str, float]]) -> None:
+    """Of the architectures that have it, the deepest within the first limit on a sum is first."""
+    rng = np.random.default_rng(seed)
+    problem = problem_of(rng, budgets)
+    peak = random_table(SMALL, rng, reduce="max")
+    problem = replace(problem, value=peak.scaled(-1))
+    values = listed(problem)
+    if not len(values):
+        with pytest.raises(UserError):
+            exact.search(problem)
+        return
+    found = exact.search(problem, count=5, distance=1)
+    assert found.values[0] == found.bound == values[0]
+    assert problem.feasible(found.genotypes).all()
+    sums = [limit.table for limit in problem.limits if limit.table.reduce == "sum"]
+    if sums:
+        least = ROWS[problem.feasible(ROWS) & (peak.price(ROWS) == -values[0])]
+        assert sums[0].price(found.genotypes[:1])[0] == pytest.approx(sums[0].price(least).min())
+    assert evolution.search(problem, count=1).values[0] <= found.bound
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([[], [("max", 0.6)]]))
 def test_the_front_answers_every_budget(seed: int, budgets: list[tuple[str, float]]) -> None:
     problem = problem_of(np.random.default_rng(seed), [("sum", 0.3), *budgets])

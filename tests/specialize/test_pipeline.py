@@ -132,6 +132,26 @@ def test_other_objectives(tiny: Path, tmp_path: Path) -> None:
     assert fast.search.certificate.chosen <= fast.search.certificate.best
 
 
+def test_memory_is_a_budget_and_an_objective(tiny: Path, tmp_path: Path) -> None:
+    kept = specialize(
+        "pixel", sram="24kB", flash="60kB", checkpoint=tiny, output=tmp_path / "kept",
+        candidates=2, threads=1,
+    ).report  # fmt: skip
+    assert [b.quantity for b in kept.budgets] == ["sram", "flash"]
+    assert all(b.kept for b in kept.budgets)
+    assert kept.memory.sram_bytes <= 24e3
+    assert kept.memory.flash_bytes == (tmp_path / "kept/model.tflite").stat().st_size <= 60e3
+
+    least = specialize(
+        "pixel", minimize="sram", min_accuracy=10, checkpoint=tiny, output=tmp_path / "least",
+        candidates=4, threads=1,
+    ).report  # fmt: skip
+    proof = least.search.certificate
+    assert (proof.unit, proof.gap) == ("kB", 0)
+    assert proof.best == pytest.approx(least.memory.sram_bytes / 1e3)
+    assert least.memory.sram_bytes < kept.memory.sram_bytes
+
+
 def test_evaluations_are_spent_near_the_budget(tiny: Path, tmp_path: Path) -> None:
     report = specialize(
         "pixel", "0.6ms", evaluations=14, checkpoint=tiny, output=tmp_path / "out", candidates=2,

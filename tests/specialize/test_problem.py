@@ -44,6 +44,17 @@ def test_a_budget_is_read(text: str, budget: Budget) -> None:
     assert parsed.limit == pytest.approx(budget.limit)
 
 
+@pytest.mark.parametrize(
+    ("text", "limit"), [("256kB", 256e3), ("1 MiB", 2**20), ("512b", 512.0), ("0.5mb", 5e5)]
+)
+def test_a_memory_is_read(text: str, limit: float) -> None:
+    assert parse_budget(text, "sram") == Budget("sram", limit)
+    for wrong in ("20ms", "256"):
+        with pytest.raises(UserError, match="--flash") as caught:
+            parse_budget(wrong, "flash")
+        assert "kB" in str(caught.value.fix)
+
+
 @given(
     st.sampled_from(["latency", "macs", "parameters"]),
     st.floats(1, 9999).map(lambda value: float(f"{value:.4g}")),
@@ -69,7 +80,7 @@ def test_any_text_is_a_sound_budget_or_refused(text: str) -> None:
     [
         ("20", "has no unit; write 20ms, 20MMACs or 20Mparams"),
         ("20parsec", "unknown unit"),
-        ("256kB", "memory is not a budget yet"),
+        ("256kB", "of which memory"),
         ("0ms", "not positive"),
         ("-3ms", "not positive"),
         ("infms", "not positive and finite"),
