@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ofa.checkpoint import find_checkpoint, read_checkpoint
+from ofa.data import to_tensor
 from ofa.elastic import convolve
 from ofa.evaluate import recalibrate
 from ofa.layers import lower, same_padding
@@ -17,6 +19,7 @@ from ofa.pretrained import efficientnet_lite0
 from ofa.space import Arch
 from ofa.spaces import get_space
 from ofa.supernet import Subnet, Supernet, initial
+from ofa.teacher import Teacher
 from ofa.weights import extract, sort_channels
 from tests.strategies import TINY, archs
 
@@ -123,6 +126,25 @@ def test_full_size_supernet_gives_the_published_outputs() -> None:
         for arch in (source.arch, space.largest()):
             ours = Subnet.of(space, arch, source.tensors, source.statistics)(x)
             torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_teacher_learns_the_classes_of_the_data() -> None:
+    """From a few images it is right about others, and a supernet can start with its classifier."""
+    checkpoint = read_checkpoint(find_checkpoint("lite-imagenette"))
+    few, others = checkpoint.samples()
+    source = efficientnet_lite0(checkpoint.space)
+    teacher = Teacher(checkpoint.space, source, 128, few)
+    others = others.interleaved().take(range(100))
+    x = to_tensor(others.pixels(128))
+    dark, logits = teacher(x)
+    assert (logits.argmax(1).numpy() == others.labels).mean() >= 0.9
+    assert dark.shape == (100, 1000)
+    arch = replace(source.arch, resolution=128)
+    started = Subnet.of(
+        checkpoint.space, arch, {**source.tensors, **teacher.classifier}, source.statistics
+    )
+    torch.testing.assert_close(started(x), logits, rtol=1e-4, atol=1e-4)
 
 
 def test_a_space_of_another_skeleton_cannot_take_lite0() -> None:
