@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -124,6 +125,86 @@ def show(
     console = stdout()
     for key, value in rows:
         console.print(f"{key:<10} {value}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def measure(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="host, host-onnxruntime, or the profile of the device that is connected: "
+            "it says how many threads run on which cores.",
+            autocompletion=lambda incomplete: _names(incomplete),
+        ),
+    ],
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL", help="A .tflite, or an .onnx file; or several.")
+    ],
+    serial: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERIAL",
+            help="Of a phone, as `adb devices` lists it; repeated: a "
+            "farm of phones of one kind, which share the models.",
+        ),
+    ] = None,
+    ssh: Annotated[
+        str | None, typer.Option(metavar="HOST", help="A board, as ssh takes it.")
+    ] = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TFLite's benchmark_model, or onnxruntime_perf_test for .onnx files, built for "
+            "the device.",
+        ),
+    ] = None,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Measure the latency of model files on a device: this machine, a phone, a board.
+
+    Examples:
+
+      ofa-device measure host pixel-20ms/model.tflite
+
+      ofa-device measure pixel4 pixel-20ms/model.tflite --benchmark android_aarch64_benchmark_model
+
+      ofa-device measure rpi4 model.tflite --ssh pi@raspberrypi --benchmark benchmark_model
+    """
+    from devices.reach import reach
+    from ofa.console import stderr, stdout
+    from ofa.errors import UserError
+
+    console = stderr()
+
+    def tell(text: str) -> None:
+        if not quiet:
+            console.print(text, highlight=False, markup=False)
+
+    for model in models:
+        if not model.is_file():
+            raise UserError("no such file", str(model))
+    kinds = {model.suffix for model in models}
+    if not kinds <= {".tflite", ".onnx"}:
+        raise UserError("neither a .tflite nor an .onnx file", str(models[0]))
+    if len(kinds) > 1:
+        raise UserError(f"files of several kinds: {', '.join(sorted(kinds))}", fix="one at a time")
+    meter = reach(
+        name, serials=serial or (), ssh=ssh, benchmark=benchmark,
+        program="onnxruntime" if kinds == {".onnx"} else "tflite", tell=tell,
+    )  # fmt: skip
+    if kinds != {meter.suffix}:
+        raise UserError(f"{name} takes {meter.suffix} files", str(models[0]))
+    found = meter.measure(models)
+    if json:
+        _write_json(
+            [{"model": str(m), **one.as_dict()} for m, one in zip(models, found, strict=True)]
+        )
+        return
+    for model, one in zip(models, found, strict=True):
+        stdout().print(f"{model}: {one}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _brief(p: Profile) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ _FEWEST = 5
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Latency of one model in ms, from single runs after the warm-up.
+    """Latency of one model in ms, from runs after the warm-up.
 
     runtime: name and version. delegate: what runs the operators, as the backend says it.
     first_ms: the very first run, which packs weights and touches memory. warmup: runs between
-    that one and the timed ones. raw_ms: every timed run, in order.
+    that one and the timed ones. raw_ms: every timed run, in order; or the mean of each repeat,
+    where a program on another device tells only that, and told_p90_ms is what it tells of the
+    90th percentile.
     """
 
     runtime: str
@@ -34,6 +36,7 @@ class Measurement:
     first_ms: float
     warmup: int
     raw_ms: tuple[float, ...]
+    told_p90_ms: float | None = None
 
     @property
     def runs(self) -> int:
@@ -53,6 +56,8 @@ class Measurement:
     @property
     def p90_ms(self) -> float:
         """90th percentile: nine runs of ten are at most as slow."""
+        if self.told_p90_ms is not None:
+            return self.told_p90_ms
         return float(np.quantile(self.raw_ms, 0.9, method="inverted_cdf"))
 
     @property
@@ -64,6 +69,19 @@ class Measurement:
     def noisy(self) -> bool:
         """Whether something else was using the machine: a spread above a fifth."""
         return self.spread > 0.2
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values: what was recorded, and the figures that follow from it."""
+        figures = {"min_ms": self.min_ms, "median_ms": self.median_ms, "p90_ms": self.p90_ms}
+        return {**asdict(self), **figures}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.median_ms:.3g} ms median, {self.p90_ms:.3g} ms p90, {self.first_ms:.3g} ms "
+            f"first; {self.runs} {'runs' if self.told_p90_ms is None else 'repeats'}, "
+            f"{self.runtime}, {self.delegate}, {self.threads} thread{'s' * (self.threads != 1)}"
+            f"{'; noisy' if self.noisy else ''}"
+        )
 
 
 class Backend(Protocol):

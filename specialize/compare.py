@@ -24,13 +24,13 @@ from pydantic import ValidationError
 
 from devices.cost import predict
 from devices.profile import Profile, get_profile
+from devices.reach import HOSTS
 from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.layers import lower
 from ofa.space import Arch, Space
 from specialize.fleet import Fleet, Member
 from specialize.front import log_ticks
-from specialize.host import HOSTS
 from specialize.page import fill
 from specialize.pipeline import write
 from specialize.report import SCHEMA, DeviceName, Latency, Report

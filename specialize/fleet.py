@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table as Grid
 
 from devices.profile import get_profile
+from devices.reach import HOSTS
 from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.space import Arch, Genotypes
 from specialize.accuracy import fit, percent
-from specialize.host import HOSTS
 from specialize.pipeline import Result, budgets_of, cost_tables, pose, specialize, write
 from specialize.problem import Budget, Limit, Objective, Problem
 from specialize.search import exact

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from devices.backends.litert import Litert
-from devices.backends.ort import OnnxRuntime
 from devices.calibrate import fit_profile
 from devices.measure import Backend, Measurement, measure_interleaved
 from devices.profile import Hardware, Profile, Runtime
+from devices.reach import HOSTS
 from ofa.checkpoint import Checkpoint
 from ofa.layers import Layer, lower
 from ofa.machine import processor_name
@@ -22,15 +21,10 @@ from ofa.weights import Weights, extract, fold
 from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
 
-__all__ = ["HOSTS", "Host"]
+__all__ = ["Host"]
 
 #: Measured to fit a profile: ten networks do most of the work (see docs/devices.md).
 _SAMPLES = 14
-
-HOSTS: dict[str, type[Litert] | type[OnnxRuntime]] = {
-    "host": Litert,
-    "host-onnxruntime": OnnxRuntime,
-}
 
 
 class Host:

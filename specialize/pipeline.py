@@ -26,6 +26,7 @@ from devices.cost import Latency, bound_factor, latency_table, predict, warnings
 from devices.measure import Measurement, measure
 from devices.memory import flash_table, live_bytes, sram_table
 from devices.profile import Profile, get_profile
+from devices.reach import HOSTS
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
@@ -39,7 +40,7 @@ from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
 from specialize.front import check_drawable, front_csv, front_png
-from specialize.host import HOSTS, Host
+from specialize.host import Host
 from specialize.page import collect, render
 from specialize.problem import (
     REPORTED,

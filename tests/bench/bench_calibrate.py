@@ -26,11 +26,11 @@ import devices.calibrate
 from devices.calibrate import Sample, fit_profile
 from devices.cost import predict
 from devices.profile import Hardware, Profile, Runtime, get_profile, load_profiles
+from devices.reach import HOSTS, Host
 from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.layers import Layer, lower
 from ofa.sampling import spread
 from ofa.spaces import get_space
-from specialize.host import HOSTS, Host
 from tests.bench.record import record, table
 
 MEASURED = Path(__file__).parent / "qed_usc"

@@ -1,0 +1,188 @@
+"""A device at the other end of a shell: a phone over adb, a board over ssh.
+
+The steps are the same for both: push the benchmark program and the models into a folder of our own,
+pin to the cores that a profile names, run the models in turns, read what is printed, see that the
+device was quiet and not throttled, and clean up.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from devices.backends.programs import Program, Summary
+from devices.measure import Measurement
+from ofa.errors import UserError
+
+__all__ = ["Board", "Shell", "cores_to_use"]
+
+_REPEATS = 3
+_RUNS = 50  # of each repeat
+_TRIES = 3  # of a call whose figures are rejected
+_TIMEOUT_S = 120.0  # of a call; one that takes longer hangs
+_PAUSE_S = 1.0
+
+# A call is rejected where its runs deviate by more than this share of their mean, on one core and
+# on several, or where the frequency sinks below this share of the highest; a measurement where its
+# repeats differ by more than that.
+_DEVIATION, _DEVIATION_OF_MANY, _DRIFT = 0.05, 0.20, 0.05
+_FREQUENCY = 0.95
+
+_CPU = "/sys/devices/system/cpu"
+
+
+class Shell(Protocol):
+    """Commands on another machine. name: for messages. folder: where files may be put and run."""
+
+    name: str
+    folder: str
+
+    def run(self, command: str, timeout_s: float = 30.0) -> str:
+        """What a shell command prints, on both streams. Raises UserError where it fails."""
+
+    def push(self, source: Path, target: str) -> None:
+        """Copy a file there. Raises UserError."""
+
+
+class Board:
+    """Measures models with a benchmark program through a shell.
+
+    tool: the program, built for that device. cores: as a profile names them ("1large", "3med");
+    with anything else, such as "4 threads, not pinned", the device chooses.
+    """
+
+    def __init__(
+        self,
+        shell: Shell,
+        program: Program,
+        tool: Path,
+        *,
+        threads: int = 1,
+        cores: str = "",
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        if not tool.is_file():
+            raise UserError(
+                f"{program.name} is needed, built for that device", f"--benchmark {tool}"
+            )
+        self.shell, self.program, self.tool = shell, program, tool
+        self.suffix = program.suffix
+        self.threads, self.cores, self.tell = threads, cores, tell
+
+    def measure(self, models: Sequence[Path]) -> list[Measurement]:
+        """Latency of each model, run in turns. Raises UserError."""
+        with self._folder() as folder:
+            tool = f"{folder}/{self.program.name}"
+            self.shell.push(self.tool, tool)
+            self.shell.run(f"chmod +x {tool}")
+            files = [f"{folder}/{index}{self.program.suffix}" for index in range(len(models))]
+            for model, file in zip(models, files, strict=True):
+                self.shell.push(model, file)
+            pinned = cores_to_use(self._speeds(), self.cores)
+            turns = random.Random(0)
+            found: list[list[Summary]] = [[] for _ in models]
+            for repeat in range(_REPEATS):
+                for index in turns.sample(range(len(models)), len(models)):
+                    found[index].append(self._call(tool, files[index], pinned))
+                self.tell(f"{self.shell.name}: repeat {repeat + 1} of {_REPEATS} done")
+        return [
+            self._joined(summaries, str(model))
+            for summaries, model in zip(found, models, strict=True)
+        ]
+
+    @contextmanager
+    def _folder(self) -> Iterator[str]:
+        folder = f"{self.shell.folder}/ofa-{time.time_ns():x}"
+        self.shell.run(f"mkdir -p {folder}")
+        try:
+            yield folder
+        finally:
+            try:
+                self.shell.run(f"rm -rf {folder}")
+            except UserError as error:  # the device is gone; the first error says more
+                self.tell(f"{self.shell.name}: {folder} may be left there ({error})")
+
+    def _speeds(self) -> dict[int, int]:
+        """CPU -> its highest frequency in kHz; empty where the device does not tell."""
+        text = self.shell.run(
+            f"for f in {_CPU}/cpu[0-9]*/cpufreq/cpuinfo_max_freq; do "
+            '[ -r "$f" ] && echo "$f $(cat "$f")"; done; true'
+        )
+        found = re.findall(r"cpu(\d+)/cpufreq/cpuinfo_max_freq (\d+)", text)
+        return {int(cpu): int(khz) for cpu, khz in found}
+
+    def _call(self, tool: str, file: str, pinned: tuple[int, ...]) -> Summary:
+        """One call of the program, made again where something disturbed it."""
+        command = self.program.command(tool, file, self.threads, _RUNS)
+        if pinned:
+            command = f"taskset {sum(1 << cpu for cpu in pinned):x} {command}"
+        reason = ""
+        for attempt in range(_TRIES):
+            if attempt:
+                time.sleep(_PAUSE_S)
+            summary = self.program.parse(self.shell.run(command, _TIMEOUT_S))
+            reason = self._disturbed(summary, pinned)
+            if not reason:
+                return summary
+            self.tell(f"{self.shell.name}: rejected, {reason}")
+        raise UserError(
+            f"no quiet measurement in {_TRIES} tries: {reason}",
+            self.shell.name,
+            "let it cool down, close other apps, and try again",
+        )
+
+    def _disturbed(self, summary: Summary, pinned: tuple[int, ...]) -> str:
+        """Why a call does not count; empty where it does."""
+        most = _DEVIATION if self.threads == 1 else _DEVIATION_OF_MANY
+        if summary.std_ms is not None and summary.std_ms > most * summary.mean_ms:
+            return f"its runs deviate by {100 * summary.std_ms / summary.mean_ms:.0f} %"
+        for cpu in pinned:
+            speeds = self.shell.run(
+                f"cd {_CPU}/cpu{cpu}/cpufreq; cat scaling_max_freq cpuinfo_max_freq; true"
+            ).split()
+            if len(speeds) == 2 and int(speeds[0]) < _FREQUENCY * int(speeds[1]):
+                return f"core {cpu} is throttled to {int(speeds[0]) // 1000} MHz"
+        return ""
+
+    def _joined(self, summaries: list[Summary], model: str) -> Measurement:
+        means = [summary.mean_ms for summary in summaries]
+        if max(means) > (1 + _DRIFT) * min(means) and max(means) - min(means) > 0.02:
+            raise UserError(
+                f"repeats of one model took {min(means):.2f} to {max(means):.2f} ms "
+                f"on {self.shell.name}",
+                model,
+                "let the device cool down, close other apps, and try again",
+            )
+        return Measurement(
+            runtime=self.program.runtime,
+            delegate=self.program.delegate,
+            threads=self.threads,
+            first_ms=summaries[0].first_ms,
+            warmup=self.program.warmup,
+            raw_ms=tuple(means),
+            told_p90_ms=statistics.median(summary.p90_ms for summary in summaries),
+        )
+
+
+def cores_to_use(speeds: dict[int, int], cores: str) -> tuple[int, ...]:
+    """The CPUs that a profile's ``cores`` mean on a device; () where that cannot be said.
+
+    speeds: CPU -> highest frequency in kHz. CPUs of one frequency are of one kind: the fastest are
+    large, the slowest small, those between medium; of two kinds there are no medium ones. A prime
+    core is a kind of its own: with it, ``1large`` is that core.
+    """
+    kinds = sorted(set(speeds.values()), reverse=True)
+    named = {"large": kinds[:1], "small": kinds[1:][-1:], "med": kinds[1:-1]}
+    chosen: list[int] = []
+    for count, kind in re.findall(r"(\d+)(large|med|small)", cores):
+        of_kind = sorted(cpu for cpu, khz in speeds.items() if khz in named[kind])
+        if len(of_kind) < int(count):
+            return ()
+        chosen += of_kind[: int(count)]
+    return tuple(sorted(chosen))

@@ -1,0 +1,128 @@
+"""From a device's name, and how it is connected, to something that measures model files on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Literal, Protocol
+
+from devices.backends.adb import find_phones
+from devices.backends.board import Board
+from devices.backends.litert import Litert
+from devices.backends.ort import OnnxRuntime
+from devices.backends.programs import PROGRAMS
+from devices.backends.ssh import Ssh
+from devices.measure import Backend, Measurement, measure_interleaved
+from devices.profile import get_profile
+from ofa.errors import UserError
+
+__all__ = ["HOSTS", "Farm", "Meter", "here", "reach"]
+
+HOSTS: dict[str, type[Litert] | type[OnnxRuntime]] = {
+    "host": Litert,
+    "host-onnxruntime": OnnxRuntime,
+}
+
+
+class Meter(Protocol):
+    """Measures model files on a device. suffix: of the files that it takes."""
+
+    suffix: str
+
+    def measure(self, models: Sequence[Path]) -> list[Measurement]:
+        """Latency of each model, run in turns. Raises UserError."""
+
+
+class Local:
+    """This machine."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self.suffix = backend, backend.suffix
+
+    def measure(self, models: Sequence[Path]) -> list[Measurement]:
+        """See ``Meter``."""
+        return measure_interleaved(self.backend, models)
+
+
+class Farm:
+    """Several devices of one kind, which share the models among them.
+
+    Where one is lost its models go to the others, and what was measured stays.
+    """
+
+    def __init__(self, meters: Sequence[Meter], tell: Callable[[str], None]) -> None:
+        self.meters, self.suffix, self.tell = meters, meters[0].suffix, tell
+
+    def measure(self, models: Sequence[Path]) -> list[Measurement]:
+        """See ``Meter``."""
+        found: dict[int, Measurement] = {}
+        alive = list(self.meters)
+        while len(found) < len(models):
+            left: SimpleQueue[int] = SimpleQueue()
+            for index in range(len(models)):
+                if index not in found:
+                    left.put(index)
+            with ThreadPoolExecutor(len(alive)) as pool:
+                ends = list(pool.map(lambda meter: _share(meter, models, left, found), alive))  # noqa: B023
+            alive = [meter for meter, end in zip(alive, ends, strict=True) if end is None]
+            for error in filter(None, ends):
+                if not alive:
+                    raise error
+                self.tell(f"{error}; the others go on")
+        return [found[index] for index in range(len(models))]
+
+
+def _share(
+    meter: Meter, models: Sequence[Path], left: SimpleQueue[int], found: dict[int, Measurement]
+) -> UserError | None:
+    """Measure what is left, one after the other, into ``found``; the error that ends it early."""
+    while True:
+        try:
+            index = left.get_nowait()
+        except Empty:
+            return None
+        try:
+            (found[index],) = meter.measure([models[index]])
+        except UserError as error:
+            return error
+
+
+def here(name: str) -> Local:
+    """This machine, in the runtime that ``host`` or ``host-onnxruntime`` names, on one thread."""
+    return Local(HOSTS[name](threads=1))
+
+
+def reach(
+    name: str,
+    *,
+    serials: Sequence[str] = (),
+    ssh: str | None = None,
+    benchmark: Path | None = None,
+    program: Literal["tflite", "onnxruntime"] = "tflite",
+    tell: Callable[[str], None] = lambda _: None,
+) -> Meter:
+    """What measures on a device: this machine, phones over adb, or a board over ssh.
+
+    name: ``host``, ``host-onnxruntime``, or a profile, which says how many threads run on which
+    cores. benchmark: the program, built for that device. Raises UserError.
+    """
+    if name in HOSTS:
+        return here(name)
+    profile = get_profile(name)
+    tool = PROGRAMS[program]
+    if benchmark is None:
+        raise UserError(
+            f"{name!r} is another device: its runtime's own program measures there",
+            fix=f"add --benchmark PATH: {tool.name}, built for that device",
+        )
+    shells = [Ssh(ssh)] if ssh is not None else find_phones(list(serials))
+    boards = [
+        Board(
+            shell, tool, benchmark, threads=profile.runtime.threads or 1,
+            cores=profile.hardware.cores, tell=tell,
+        )
+        for shell in shells
+    ]  # fmt: skip
+    return boards[0] if len(boards) == 1 else Farm(boards, tell)
