@@ -24,7 +24,6 @@ from scipy.optimize import nnls
 from devices.cost import features
 from devices.profile import (
     FEATURES,
-    MEASURED_HERE,
     Hardware,
     Profile,
     Runtime,
@@ -33,7 +32,7 @@ from devices.profile import (
 )
 from ofa.layers import Layer
 
-__all__ = ["Sample", "fit_profile", "write_profile"]
+__all__ = ["Sample", "fit_profile", "informative", "write_profile"]
 
 FloatArray = NDArray[np.float64]
 
@@ -65,12 +64,12 @@ def fit_profile(
     samples: Sequence[Sample],
     hardware: Hardware,
     runtime: Runtime,
-    measured_on: date | None = None,
+    source: str,
 ) -> Profile:
     """The profile of a device from measured networks; at least 9, for a bound at 0.9.
 
     The known devices are the CPU profiles of the same precision with a grade of A or B.
-    measured_on: today if not given. Raises ValueError for fewer than 9 samples.
+    source: ``MEASURED_HERE`` or ``CALIBRATED``. Raises ValueError for fewer than 9 samples.
     """
     if len(samples) < _FEWEST:
         raise ValueError(f"{len(samples)} samples; a bound at 0.9 needs {_FEWEST}")
@@ -109,17 +108,41 @@ def fit_profile(
             ("the space that was measured",),
         ),
         provenance={
-            "source": MEASURED_HERE,
-            "date": (measured_on or date.today()).isoformat(),
+            "source": source,
+            "date": date.today().isoformat(),
             "statistic": "latency of single runs, models in turns",
             "networks": len(y),
         },
     )
 
 
+def informative(networks: Sequence[Sequence[Layer]], count: int) -> list[int]:
+    """Indices of the networks that tell most about a device, in the order in which they do.
+
+    Each is the one whose price a linear model of the features is least sure of after the others
+    (greedy D-optimal design; Fedorov 1972). Features are relative to the network's MACs, since a
+    fit is of relative errors, and scaled alike.
+    """
+    x = np.stack([_vector(layers) for layers in networks])
+    x /= np.array([sum(layer.macs for layer in layers) for layers in networks])[:, None]
+    x /= np.maximum(np.sqrt((x**2).mean(0)), 1e-12)
+    covariance = np.eye(x.shape[1])
+    chosen: list[int] = []
+    for _ in range(min(count, len(x))):
+        reach = x @ covariance
+        unsure = np.einsum("ne,ne->n", reach, x)
+        unsure[chosen] = -np.inf
+        best = int(unsure.argmax())
+        chosen.append(best)
+        covariance -= np.outer(reach[best], reach[best]) / (1 + unsure[best])
+    return chosen
+
+
 def write_profile(profile: Profile, path: Path) -> None:
-    """Write a profile as JSON; ``get_profile`` reads it by its path."""
-    path.write_text(json.dumps(profile.as_dict(), indent=1) + "\n", encoding="utf-8")
+    """Write a profile as JSON, whole or not at all; ``get_profile`` reads it by its path."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(profile.as_dict(), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def _library(precision: str) -> tuple[list[str], FloatArray]:

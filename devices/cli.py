@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofa.console import run, version_option
+from ofa.console import version_option
 
 if TYPE_CHECKING:
     from devices.profile import Profile
@@ -21,6 +22,24 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Serial = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SERIAL",
+        help="Of a phone, as `adb devices` lists it; repeated: a farm of phones of one kind, "
+        "which share the work.",
+    ),
+]
+Ssh = Annotated[str | None, typer.Option(metavar="HOST", help="A board, as ssh takes it.")]
+Benchmark = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="TFLite's benchmark_model, or onnxruntime_perf_test for .onnx files, built for the "
+        "device.",
+    ),
+]
 
 _GROUPS = {
     "phone": "phones",
@@ -95,7 +114,7 @@ def list_devices(
     if not found and not hosts:
         raise UserError(f"no device matches {text!r}", fix="`ofa-device list` shows all")
     if json:
-        _write_json([*map(_brief, found), *map(_host, hosts)])
+        write_json([*map(_brief, found), *map(_host, hosts)])
     else:
         _print_groups(found, hosts)
 
@@ -119,7 +138,7 @@ def show(
     host = name.casefold() in _HOSTS
     profile = None if host else get_profile(name)
     if json:
-        _write_json(_host(name.casefold()) if profile is None else profile.as_dict())
+        write_json(_host(name.casefold()) if profile is None else profile.as_dict())
         return
     rows = _describe(profile) if profile else [("name", name), ("title", _HOSTS[name.casefold()])]
     console = stdout()
@@ -141,27 +160,11 @@ def measure(
     models: Annotated[
         list[Path], typer.Argument(metavar="MODEL", help="A .tflite, or an .onnx file; or several.")
     ],
-    serial: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SERIAL",
-            help="Of a phone, as `adb devices` lists it; repeated: a "
-            "farm of phones of one kind, which share the models.",
-        ),
-    ] = None,
-    ssh: Annotated[
-        str | None, typer.Option(metavar="HOST", help="A board, as ssh takes it.")
-    ] = None,
-    benchmark: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="TFLite's benchmark_model, or onnxruntime_perf_test for .onnx files, built for "
-            "the device.",
-        ),
-    ] = None,
+    serial: Serial = None,
+    ssh: Ssh = None,
+    benchmark: Benchmark = None,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the latency of model files on a device: this machine, a phone, a board.
 
@@ -174,14 +177,8 @@ def measure(
       ofa-device measure rpi4 model.tflite --ssh pi@raspberrypi --benchmark benchmark_model
     """
     from devices.reach import reach
-    from ofa.console import stderr, stdout
+    from ofa.console import stdout
     from ofa.errors import UserError
-
-    console = stderr()
-
-    def tell(text: str) -> None:
-        if not quiet:
-            console.print(text, highlight=False, markup=False)
 
     for model in models:
         if not model.is_file():
@@ -193,18 +190,31 @@ def measure(
         raise UserError(f"files of several kinds: {', '.join(sorted(kinds))}", fix="one at a time")
     meter = reach(
         name, serials=serial or (), ssh=ssh, benchmark=benchmark,
-        program="onnxruntime" if kinds == {".onnx"} else "tflite", tell=tell,
+        program="onnxruntime" if kinds == {".onnx"} else "tflite", tell=teller(quiet),
     )  # fmt: skip
     if kinds != {meter.suffix}:
         raise UserError(f"{name} takes {meter.suffix} files", str(models[0]))
     found = meter.measure(models)
     if json:
-        _write_json(
+        write_json(
             [{"model": str(m), **one.as_dict()} for m, one in zip(models, found, strict=True)]
         )
         return
     for model, one in zip(models, found, strict=True):
         stdout().print(f"{model}: {one}", markup=False, highlight=False, soft_wrap=True)
+
+
+def teller(quiet: bool) -> Callable[[str], None]:
+    """What progress is told to: standard error, or nobody."""
+    from ofa.console import stderr
+
+    console = stderr()
+
+    def tell(text: str) -> None:
+        if not quiet:
+            console.print(text, highlight=False, markup=False)
+
+    return tell
 
 
 def _brief(p: Profile) -> dict[str, Any]:
@@ -299,7 +309,8 @@ def _describe(p: Profile) -> list[tuple[str, str]]:
     return rows + [("note", note) for note in p.notes]
 
 
-def _write_json(data: object) -> None:
+def write_json(data: object) -> None:
+    """Print JSON."""
     sys.stdout.write(jsonlib.dumps(data, indent=1) + "\n")
 
 
@@ -308,12 +319,3 @@ def _names(incomplete: str) -> list[str]:
 
     names = [name for p in load_profiles() for name in (p.name, *p.aliases)]
     return [name for name in (*_HOSTS, *names) if name.startswith(incomplete)]
-
-
-def main() -> None:
-    """Entry point."""
-    run(app)
-
-
-if __name__ == "__main__":
-    main()

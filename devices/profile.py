@@ -21,6 +21,7 @@ from devices.document import Document
 from ofa.errors import UserError
 
 __all__ = [
+    "CALIBRATED",
     "FEATURES",
     "MEASURED_HERE",
     "Hardware",
@@ -31,6 +32,7 @@ __all__ = [
     "get_profile",
     "load_profiles",
     "parse_profile",
+    "user_profiles",
 ]
 
 #: What a layer is priced by (``layer-features/1``), see ``devices.cost.features``.
@@ -42,6 +44,8 @@ FEATURES = (
 
 #: Provenance of a profile that was fitted to measurements on this machine.
 MEASURED_HERE = "measured here"
+#: The same of another device.
+CALIBRATED = "calibrated"
 
 #: Ways of leaving networks out (a key of ``Profile.errors``), the nearest to a user's case first.
 #: A profile that is another one times a factor errs at least as its source does.
@@ -242,8 +246,13 @@ def _is_confidence(text: str) -> bool:
         return False
 
 
+def user_profiles() -> Path:
+    """The folder of the user's own profiles; it may not exist."""
+    return user_config_path("ofa-specializer") / "devices"
+
+
 def _files() -> Iterator[Path]:
-    for folder in (user_config_path("ofa-specializer") / "devices", _SHIPPED):
+    for folder in (user_profiles(), _SHIPPED):
         yield from sorted(folder.glob("*.json"), key=lambda file: file.stem)
 
 

@@ -17,6 +17,7 @@ from devices.backends.ssh import Ssh
 from devices.measure import Backend, Measurement, measure_interleaved
 from devices.profile import get_profile
 from ofa.errors import UserError
+from ofa.machine import processor_name
 
 __all__ = ["HOSTS", "Farm", "Meter", "here", "reach"]
 
@@ -31,6 +32,10 @@ class Meter(Protocol):
 
     suffix: str
 
+    @property
+    def identity(self) -> str:
+        """What the device says that it is: other devices say something else."""
+
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """Latency of each model, run in turns. Raises UserError."""
 
@@ -40,6 +45,11 @@ class Local:
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self.suffix = backend, backend.suffix
+
+    @property
+    def identity(self) -> str:
+        """See ``Meter``."""
+        return f"{processor_name()}, {self.backend.name} {self.backend.version}"
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """See ``Meter``."""
@@ -54,6 +64,16 @@ class Farm:
 
     def __init__(self, meters: Sequence[Meter], tell: Callable[[str], None]) -> None:
         self.meters, self.suffix, self.tell = meters, meters[0].suffix, tell
+
+    @property
+    def identity(self) -> str:
+        """See ``Meter``. Raises UserError where they are not of one kind."""
+        found = {meter.identity for meter in self.meters}
+        if len(found) > 1:
+            raise UserError(
+                f"the phones are of several kinds: {'; '.join(sorted(found))}", "--serial"
+            )
+        return found.pop()
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """See ``Meter``."""

@@ -96,6 +96,22 @@ def specialize(
         bool,
         typer.Option("--pareto", help="Write the whole front too: front.csv and front.png."),
     ] = False,
+    serial: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SERIAL", help="Of a connected phone of that device: candidates are measured."
+        ),
+    ] = None,
+    ssh: Annotated[
+        str | None, typer.Option(metavar="HOST", help="The same for a board, as ssh takes it.")
+    ] = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TFLite's benchmark_model for that device; alone, it runs on the only phone.",
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for scoring.")] = os.cpu_count()
     or 1,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 0,
@@ -144,7 +160,7 @@ def specialize(
         "tradeoff": tradeoff, "strategy": strategy,
         "evaluations": evaluations, "checkpoint": checkpoint, "output": output,
         "confidence": confidence, "candidates": candidates, "images": images, "pareto": pareto,
-        "threads": threads,
+        "serials": serial or (), "ssh": ssh, "benchmark": benchmark, "threads": threads,
         "seed": seed, "force": force, "tell": tell,
     }  # fmt: skip
     if len(device) > 1:

@@ -26,7 +26,7 @@ from devices.cost import Latency, bound_factor, latency_table, predict, warnings
 from devices.measure import Measurement, measure
 from devices.memory import flash_table, live_bytes, sram_table
 from devices.profile import Profile, get_profile
-from devices.reach import HOSTS
+from devices.reach import HOSTS, Meter, here, reach
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
@@ -36,11 +36,12 @@ from ofa.table import Table, tabulate
 from ofa.wilson import wilson
 from specialize import report as r
 from specialize.accuracy import AccuracyModel, fit, logits, percent, rank
+from specialize.bench import Bench
+from specialize.calibration import profile_here
 from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
 from specialize.front import check_drawable, front_csv, front_png
-from specialize.host import Host
 from specialize.page import collect, render
 from specialize.problem import (
     REPORTED,
@@ -101,6 +102,9 @@ def specialize(
     candidates: int = 10,
     images: str | Path | None = None,
     pareto: bool = False,
+    serials: Sequence[str] = (),
+    ssh: str | None = None,
+    benchmark: Path | None = None,
     threads: int | None = None,
     seed: int = 0,
     force: bool = False,
@@ -115,7 +119,9 @@ def specialize(
     ``STRATEGIES``. evaluations: subnets near the budget that are scored on images before the choice
     and refine the accuracy model. output: by default a folder of the working directory named after
     what was asked. images: the user's own, to recalibrate and choose with. pareto: write the
-    whole front too, as front.csv and front.png.
+    whole front too, as front.csv and front.png. serials, ssh, benchmark: where the device is
+    connected, see ``devices.reach``; then candidates are measured there, and what is handed over
+    was measured within the budget.
     tell: called with a line of text after each step. Same seed, same architecture and files.
     Raises UserError for what the caller can mend; then nothing is written.
     """
@@ -129,22 +135,27 @@ def specialize(
     target = Path(output) if output is not None else _default_output(device, words)
     if evaluations:
         words.append(("--evaluations", str(evaluations)))
+    words += [("--serial", serial) for serial in serials]
+    words += [("--ssh", ssh)] if ssh is not None else []
+    words += [("--benchmark", str(benchmark))] if benchmark is not None else []
     command = _command(device, words, strategy, checkpoint, confidence, candidates, images, seed)
     if pareto:
         check_drawable()
-    host = device if device in HOSTS else None
-    profile = None if host else get_profile(device)
+    profile = None if device in HOSTS else get_profile(device)
+    meter: Meter | None = here(device) if profile is None else None
+    if serials or ssh is not None or benchmark is not None:
+        meter = reach(device, serials=serials, ssh=ssh, benchmark=benchmark, tell=tell)
     _check_output(target, command, force)
     with clock("load"):
         source = read_checkpoint(find_checkpoint(str(checkpoint)))
         recalibration, held_out = _samples(source, images)
         scorer = Scorer(source, recalibration, threads or os.cpu_count() or 1)
-    bench = Host(host, source) if host else None
-    if bench is not None:
+    bench = Bench(device, meter, source) if meter is not None else None
+    if profile is None:
+        assert bench is not None
         tell("measuring a spread of subnets on this machine")
         with clock("calibrate"):
-            profile = bench.calibrate(seed)
-    assert profile is not None
+            profile = profile_here(bench, seed)
 
     costs = cost_tables(source.space, profile, source.labels)
 
@@ -224,7 +235,7 @@ def specialize(
             source.preprocessing, threads=scorer.threads,
         )  # fmt: skip
     with clock("time here"):
-        here = [
+        at_home = [
             _measured(measure(Litert(threads=1), files["model.tflite"])),
             _measured(measure(OnnxRuntime(threads=1), files["model.onnx"])),
         ]
@@ -232,8 +243,11 @@ def specialize(
     layers = winner.cut.layers
     latency = predict(profile, layers, confidence)
     on_device = None
-    if bench is not None:
-        on_device = here[0] if bench.backend.suffix == ".tflite" else here[1]
+    if device in HOSTS:
+        on_device = at_home[list(HOSTS).index(device)]
+    elif bench is not None:
+        with clock("measure winner"):
+            on_device = _measured(bench.measure_files([files["model.tflite"]])[0])
     value = percent_right(logits, test.labels)
     low, high = wilson(value, len(test))
     document = r.Report(
@@ -266,7 +280,7 @@ def specialize(
         latency_ms=r.Latency(
             point=latency.point, bound=latency.bound, confidence=confidence, measured=on_device
         ),
-        host_latency_ms=here,
+        host_latency_ms=at_home,
         memory=r.Memory(
             sram_bytes=max(live_bytes(layers)), flash_bytes=len(files["model.tflite"])
         ),
@@ -394,7 +408,7 @@ def _demanding(problem: Problem, missing: float) -> Problem:
 
 
 def _keep_measured(
-    bench: Host,
+    bench: Bench,
     problem: Problem,
     found: SearchResult,
     look: Callable[[Problem, int], SearchResult],

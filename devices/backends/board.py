@@ -7,12 +7,14 @@ device was quiet and not throttled, and clean up.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -74,6 +76,17 @@ class Board:
         self.shell, self.program, self.tool = shell, program, tool
         self.suffix = program.suffix
         self.threads, self.cores, self.tell = threads, cores, tell
+
+    @cached_property
+    def identity(self) -> str:
+        """Model and system as a phone, or else any Linux, tells them."""
+        text = self.shell.run(
+            "getprop ro.product.manufacturer 2>/dev/null; getprop ro.product.model 2>/dev/null; "
+            "getprop ro.build.version.release 2>/dev/null; "
+            "tr -d '\\0' 2>/dev/null < /proc/device-tree/model; uname -srm"
+        )
+        words = [line.strip() for line in text.splitlines() if line.strip()]
+        return f"{', '.join(words)}, {self.program.name} {_digest(self.tool)}"
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """Latency of each model, run in turns. Raises UserError."""
@@ -168,6 +181,11 @@ class Board:
             raw_ms=tuple(means),
             told_p90_ms=statistics.median(summary.p90_ms for summary in summaries),
         )
+
+
+def _digest(file: Path) -> str:
+    """Which build of a program it is."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
 
 
 def cores_to_use(speeds: dict[int, int], cores: str) -> tuple[int, ...]:

@@ -25,12 +25,20 @@ from numpy.typing import NDArray
 import devices.calibrate
 from devices.calibrate import Sample, fit_profile
 from devices.cost import predict
-from devices.profile import Hardware, Profile, Runtime, get_profile, load_profiles
-from devices.reach import HOSTS, Host
+from devices.profile import (
+    MEASURED_HERE,
+    Hardware,
+    Profile,
+    Runtime,
+    get_profile,
+    load_profiles,
+)
+from devices.reach import HOSTS, here
 from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.layers import Layer, lower
 from ofa.sampling import spread
 from ofa.spaces import get_space
+from specialize.bench import Bench
 from tests.bench.record import record, table
 
 MEASURED = Path(__file__).parent / "qed_usc"
@@ -83,7 +91,8 @@ def phone_rows(draws: int = DRAWS) -> list[list[object]]:
 
 def host_rows(name: str, count: int = SUBNETS, draws: int = DRAWS) -> list[list[object]]:
     """This machine in one runtime: by each subnet's fastest run, and by its median."""
-    host = Host(name, read_checkpoint(find_checkpoint("lite-imagenette")))
+    meter = here(name)
+    host = Bench(name, meter, read_checkpoint(find_checkpoint("lite-imagenette")))
     space, rng = host.checkpoint.space, np.random.default_rng(0)
     wide = spread(space, count, rng)
     archs = [wide[i] for i in rng.permutation(count)]
@@ -96,7 +105,7 @@ def host_rows(name: str, count: int = SUBNETS, draws: int = DRAWS) -> list[list[
         ("medians", [m.median_ms for m in times]),
     ):
         found = trials(list(zip(networks, taken, strict=True)), "float32", load_profiles(), draws)
-        rows.append([f"{host.backend.name}, {title}", count, *summary([found])])
+        rows.append([f"{meter.backend.name}, {title}", count, *summary([found])])
     return rows
 
 
@@ -112,7 +121,7 @@ def trials(
         for draw in range(draws):
             order = np.random.default_rng(draw).permutation(len(samples))
             fitted, others = ([samples[i] for i in part] for part in np.split(order, [FITTED]))
-            profile = fit_profile("tried", "tried", fitted, hardware, runtime)
+            profile = fit_profile("tried", "tried", fitted, hardware, runtime, MEASURED_HERE)
             ratios = np.array([ms / predict(profile, layers).point for layers, ms in others])
             bound = profile.bound[0.9]
             error, within = abs(1 / ratios - 1).mean(), (ratios <= bound).mean()

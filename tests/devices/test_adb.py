@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from tests.commands import command
 from tests.devices.phone import BENCHMARK, Phone
 from tests.networks import labels_of, network
 from tests.strategies import TINY
+from tests.tiny_checkpoint import write_tiny_checkpoint
 
 pytestmark = pytest.mark.skipif(shutil.which("adb") is None, reason="adb is not installed")
 
@@ -89,6 +91,23 @@ def test_on_the_command_line(connect: Connect, files: tuple[Path, Path, Path]) -
     result = command("ofa-device", "measure", "pixel", small, "--benchmark", tool, "--quiet")
     assert result.returncode == 0, result.stderr
     assert "3 repeats, tflite, xnnpack, 1 thread" in result.stdout
+    assert list(phone.tmp.iterdir()) == []
+
+
+def test_a_budget_is_kept_by_measuring_on_the_phone(
+    connect: Connect, files: tuple[Path, Path, Path], shapes_folder: Path, tmp_path: Path
+) -> None:
+    """The winner of ``ofa-specialize`` was measured there; one that cannot be kept is refused."""
+    phone = connect()
+    tiny = write_tiny_checkpoint(shapes_folder, tmp_path)
+    words = ("--device", "pixel4", "--benchmark", files[0], "--checkpoint", tiny, "--candidates", 2)
+    result = command("ofa-specialize", *words, "--budget", "100ms", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "pixel4-100ms/report.json").read_text())
+    measured = report["latency_ms"]["measured"]
+    assert measured["runtime"] == "tflite"
+    assert 0 < measured["p90"] == report["budgets"][0]["value"] < 100
+    assert f"--benchmark {files[0]}" in report["command"]
     assert list(phone.tmp.iterdir()) == []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import pytest
 
 import devices.calibrate
 from devices.backends.litert import Litert
-from devices.calibrate import Sample, fit_profile, write_profile
+from devices.calibrate import Sample, fit_profile, informative, write_profile
 from devices.cost import predict
 from devices.measure import measure_interleaved
-from devices.profile import Hardware, Profile, Runtime, get_profile, load_profiles
+from devices.profile import MEASURED_HERE, Hardware, Profile, Runtime, get_profile, load_profiles
 from ofa.layers import Layer, lower, macs
 from ofa.preprocessing import LITE0
 from ofa.sampling import spread
@@ -39,7 +39,7 @@ def measured(truth: Truth, count: int, seed: int, noise: float = 0.02) -> list[S
 
 
 def fit(samples: list[Sample]) -> Profile:
-    return fit_profile("mine", "mine", samples, HARDWARE, RUNTIME, date(2026, 1, 2))
+    return fit_profile("mine", "mine", samples, HARDWARE, RUNTIME, MEASURED_HERE)
 
 
 def ratios(profile: Profile, samples: list[Sample]) -> np.ndarray:
@@ -111,7 +111,7 @@ def test_a_fitted_profile_is_read_back(without_note10: Truth, tmp_path: Path) ->
     assert again.kind == "this machine"
     assert json.loads(path.read_text())["provenance"] == {
         "source": "measured here",
-        "date": "2026-01-02",
+        "date": date.today().isoformat(),
         "statistic": "latency of single runs, models in turns",
         "networks": 12,
     }
@@ -131,3 +131,21 @@ def test_this_machine_is_predicted() -> None:
     shuffled = [samples[i] for i in order]
     profile = fit(shuffled[:14])
     assert abs(1 / ratios(profile, shuffled[14:]) - 1).mean() < 0.1
+
+
+def test_informative_networks_differ_more_than_random_ones() -> None:
+    """The volume that the features of ten of them span, and no network twice."""
+    archs = spread(LITE, 200, np.random.default_rng(0))
+    networks = [lower(LITE, arch) for arch in archs]
+    chosen = informative(networks, 10)
+    assert len(set(chosen)) == 10
+    assert informative(networks, 5) == chosen[:5]
+
+    def volume(indices: Sequence[int]) -> float:
+        rows = [devices.calibrate._vector(networks[i]) / macs(networks[i]) for i in indices]
+        x = np.stack(rows)
+        x = x / np.maximum(x.std(0), 1e-12)
+        return float(np.linalg.slogdet(np.eye(10) + x @ x.T)[1])
+
+    rng = np.random.default_rng(1)
+    assert volume(chosen) > max(volume(rng.choice(200, 10, replace=False)) for _ in range(20))

@@ -1,0 +1,63 @@
+"""Subnets of a checkpoint, measured: on this machine, on a phone, on a board."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from devices.measure import Measurement
+from devices.reach import Meter
+from ofa.checkpoint import Checkpoint
+from ofa.layers import Layer, lower
+from ofa.space import Arch
+from ofa.weights import Weights, extract, fold
+from specialize.export.onnx import onnx_model
+from specialize.export.tflite import tflite_model
+
+__all__ = ["Bench"]
+
+
+class Bench:
+    """Exports subnets, and measures the files. name: of the device, for messages."""
+
+    def __init__(self, name: str, meter: Meter, checkpoint: Checkpoint) -> None:
+        self.name, self.meter, self.checkpoint = name, meter, checkpoint
+
+    def measure(self, archs: Sequence[Arch]) -> list[Measurement]:
+        """Latency of each, measured in turns so that a drift of the device hits all alike.
+
+        Latency does not depend on the weights' values, so batch norms are not recalibrated.
+        """
+        files = []
+        for arch in archs:
+            layers = lower(self.checkpoint.space, arch)
+            files.append(self._file(layers, self._weights(layers)))
+        return self.measure_files(files)
+
+    def measure_files(self, files: Sequence[bytes]) -> list[Measurement]:
+        """The same of model files."""
+        with tempfile.TemporaryDirectory() as name:
+            paths = [Path(name) / f"{i}{self.meter.suffix}" for i in range(len(files))]
+            for path, file in zip(paths, files, strict=True):
+                path.write_bytes(file)
+            return self.meter.measure(paths)
+
+    def _weights(self, layers: tuple[Layer, ...]) -> Weights:
+        weights = extract(layers, self.checkpoint.tensors)
+        plain = {
+            layer.name: (
+                np.zeros(layer.out_shape[2], np.float32),
+                np.ones(layer.out_shape[2], np.float32),
+            )
+            for layer in layers
+            if layer.has_batch_norm
+        }
+        return fold(layers, weights, plain, self.checkpoint.space.bn_eps)
+
+    def _file(self, layers: tuple[Layer, ...], folded: Weights) -> bytes:
+        write = tflite_model if self.meter.suffix == ".tflite" else onnx_model
+        c = self.checkpoint
+        return write(layers, folded, c.labels, c.preprocessing, c.name)

@@ -1,0 +1,201 @@
+"""A device's profile from a few of its own measurements: taken, kept, resumed, checked.
+
+Which subnets are measured is chosen so that they differ most in what a profile prices. A reference
+network is measured with every few of them: where it drifts a little the others are corrected by
+it, where it drifts far the device was not at rest. Every measurement is appended to a file beside
+the profile as soon as it is there, so that a calibration can go on after an interruption, and be
+fitted anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from devices.calibrate import Sample, fit_profile, informative, write_profile
+from devices.profile import CALIBRATED, MEASURED_HERE, Hardware, Profile, Runtime, user_profiles
+from devices.reach import Local
+from ofa.errors import UserError
+from ofa.layers import lower
+from ofa.machine import processor_name
+from ofa.sampling import spread
+from ofa.space import Arch
+from specialize.bench import Bench
+
+__all__ = ["Holds", "calibrate", "check", "profile_here"]
+
+#: Measured to fit a profile of this machine: ten networks do most of the work (docs/devices.md).
+_HOST_SAMPLES = 14
+_CANDIDATES = 400  # of which the most informative are measured
+_TURN = 5  # subnets between two measurements of the reference
+_DRIFT = 0.10  # of the reference within a calibration, of all networks after it
+_CHECKED = 3
+
+
+def profile_here(bench: Bench, seed: int) -> Profile:
+    """A profile of this machine, fitted to a spread of measured subnets; it is not kept."""
+    space = bench.checkpoint.space
+    rng = np.random.default_rng(seed)
+    # Of a larger spread, since a small one is the ends of each resolution and nothing between.
+    wide = spread(space, 5 * _HOST_SAMPLES, rng)
+    archs = [wide[i] for i in rng.choice(len(wide), min(_HOST_SAMPLES, len(wide)), replace=False)]
+    measured = bench.measure(archs)
+    samples = [(lower(space, arch), m.median_ms) for arch, m in zip(archs, measured, strict=True)]
+    title, hardware, runtime = _about_here(bench)
+    return fit_profile(bench.name, title, samples, hardware, runtime, MEASURED_HERE)
+
+
+def _about_here(bench: Bench) -> tuple[str, Hardware, Runtime]:
+    assert isinstance(bench.meter, Local)
+    backend, processor = bench.meter.backend, processor_name()
+    return (
+        f"this machine ({processor}), {backend.name}, 1 thread, float32",
+        Hardware("this machine", processor, "1", processor, None),
+        Runtime(backend.name, backend.version, "cpu", 1, "float32", 1),
+    )
+
+
+def calibrate(
+    name: str,
+    bench: Bench,
+    like: Profile | None,
+    count: int,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> tuple[Profile, Path]:
+    """Measure until ``count`` subnets are, fit, and write the profile ``name`` of the user's own.
+
+    like: the profile whose cores and threads were used; None for this machine.
+    Raises UserError; what was measured stays.
+    """
+    if count < 9:
+        raise UserError("a bound at 0.9 needs at least 9 measured networks", "--samples")
+    space = bench.checkpoint.space
+    target = user_profiles() / f"{name}.json"
+    record = _Record(target.with_suffix(".measured.jsonl"), {
+        "format": "ofa-measurements/1", "name": name, "like": like.name if like else bench.name,
+        "device": bench.meter.identity, "checkpoint": bench.checkpoint.sha256,
+    })  # fmt: skip
+    candidates = spread(space, _CANDIDATES, np.random.default_rng(0))
+    wanted = [candidates[i] for i in informative([lower(space, a) for a in candidates], count)]
+    left = [arch for arch in wanted if str(arch) not in record.ms]
+    reference = space.largest(space.resolutions[len(space.resolutions) // 2])
+    for start in range(0, len(left), _TURN):
+        turn = left[start : start + _TURN]
+        first, *measured = bench.measure([reference, *turn])
+        record.reference_ms = record.reference_ms or first.median_ms
+        drift = first.median_ms / record.reference_ms
+        if abs(drift - 1) > _DRIFT:
+            raise UserError(
+                f"the reference network took {record.reference_ms:.2f} ms, and now "
+                f"{first.median_ms:.2f} ms",
+                bench.name,
+                "let the device rest and run the command again: what was measured is kept",
+            )
+        for arch, one in zip(turn, measured, strict=True):
+            record.add(str(arch), one.median_ms / drift, first.median_ms, one.as_dict())
+        tell(
+            f"{len(record.ms)} of {count} subnets measured; the reference drifted {drift - 1:+.1%}"
+        )
+    samples: list[Sample] = [(lower(space, Arch.parse(text)), ms) for text, ms in record.ms.items()]
+    if like is None:
+        title, hardware, runtime = _about_here(bench)
+        profile = fit_profile(name, title, samples, hardware, runtime, MEASURED_HERE)
+    else:
+        profile = fit_profile(
+            name, f"{bench.meter.identity}, calibrated", samples, like.hardware, like.runtime,
+            CALIBRATED,
+        )  # fmt: skip
+    profile = replace(profile, provenance={**profile.provenance, **record.header})
+    write_profile(profile, target)
+    return profile, target
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """What a few networks of a calibration take now. ratios: now / then."""
+
+    archs: tuple[str, ...]
+    then_ms: tuple[float, ...]
+    now_ms: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Now / then."""
+        return tuple(now / then for now, then in zip(self.now_ms, self.then_ms, strict=True))
+
+    @property
+    def holds(self) -> bool:
+        """None takes over a tenth more or less."""
+        return all(abs(ratio - 1) <= _DRIFT for ratio in self.ratios)
+
+
+def check(profile: Profile, bench: Bench) -> Holds:
+    """Measure three of the networks that a calibrated profile was fitted to again.
+
+    Raises UserError where its measurements are not there, or of another device or checkpoint.
+    """
+    path = user_profiles() / f"{profile.name}.measured.jsonl"
+    if not path.is_file():
+        raise UserError(
+            f"{profile.name!r} was not calibrated here", str(path), "`ofa-device calibrate` does"
+        )
+    like = profile.provenance.get("like", bench.name)
+    record = _Record(path, {
+        "format": "ofa-measurements/1", "name": profile.name, "like": like,
+        "device": bench.meter.identity, "checkpoint": bench.checkpoint.sha256,
+    })  # fmt: skip
+    by_ms = sorted(record.ms, key=record.ms.__getitem__)
+    chosen = [by_ms[i] for i in np.linspace(0, len(by_ms) - 1, _CHECKED).round().astype(int)]
+    now = bench.measure([Arch.parse(text) for text in chosen])
+    return Holds(
+        tuple(chosen), tuple(record.ms[text] for text in chosen), tuple(m.median_ms for m in now)
+    )
+
+
+class _Record:
+    """The measurements of a calibration, one JSON object a line; the first says of what.
+
+    ms: architecture -> ms, corrected for the drift of the reference. Raises UserError where the
+    file is of something else.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path, self.header = path, header
+        self.ms: dict[str, float] = {}
+        self.reference_ms: float | None = None
+        if not path.is_file():
+            return
+        try:
+            first, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+            for row in rows:
+                self.ms[row["arch"]] = float(row["ms"])
+                self.reference_ms = self.reference_ms or float(row["reference_ms"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"not a file of measurements ({error})", str(path)) from error
+        for key, value in header.items():
+            if first.get(key) != value:
+                raise UserError(
+                    f"the measurements there are of another {key}: {first.get(key)!r}, "
+                    f"not {value!r}",
+                    str(path),
+                    "take another name, or move the file away",
+                )
+
+    def add(self, arch: str, ms: float, reference_ms: float, measured: dict[str, Any]) -> None:
+        """Append a measurement, on the disk before the next one begins."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [] if self.path.exists() else [self.header]
+        lines.append({
+            "arch": arch, "ms": ms, "reference_ms": reference_ms,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"), "measured": measured,
+        })  # fmt: skip
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+        self.ms[arch] = ms

@@ -1,0 +1,130 @@
+"""From measurements to a profile of one's own: taken, resumed, checked, used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from devices.measure import Measurement
+from devices.profile import get_profile
+from ofa.checkpoint import read_checkpoint
+from ofa.errors import UserError
+from specialize.bench import Bench
+from specialize.calibration import calibrate, check
+from tests.commands import command
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tiny(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(shapes_folder, tmp_path_factory.mktemp("calibration"))
+
+
+def test_this_machine_is_calibrated_used_and_checked(tiny: Path, tmp_path: Path) -> None:
+    def run(name: str, *words: object):
+        return command(name, *words, "--checkpoint", tiny, cwd=tmp_path, XDG_CONFIG_HOME=tmp_path)
+
+    made = run("ofa-device", "calibrate", "my-laptop")
+    assert made.returncode == 0, made.stderr
+    folder = tmp_path / "ofa-specializer" / "devices"
+    assert str(folder / "my-laptop.json") in made.stdout
+    assert "10 of 10 subnets measured" in made.stderr
+    record = folder / "my-laptop.measured.jsonl"
+    rows = record.read_text().splitlines()
+    assert len(rows) == 1 + 10
+
+    again = run("ofa-device", "calibrate", "my-laptop", "--samples", "11", "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert record.read_text().splitlines()[:11] == rows
+    assert len(record.read_text().splitlines()) == 1 + 11
+    profile = get_profile(str(folder / "my-laptop.json"))
+    assert profile.errors["leave_one_out"]["n"] == 11
+    assert 0.9 in profile.bound
+
+    used = run("ofa-specialize", "--device", "my-laptop", "--budget", "100ms", "--quiet")
+    assert used.returncode == 0, used.stderr
+    assert "profile my-laptop" in used.stdout
+
+    held = run("ofa-device", "check", "my-laptop")
+    assert held.returncode in (0, 1), held.stderr
+    assert held.stdout.count("ms then") == 3
+    header, *measured = map(json.loads, record.read_text().splitlines())
+    slower = [{**row, "ms": row["ms"] / 3} for row in measured]
+    record.write_text("".join(json.dumps(row) + "\n" for row in [header, *slower]))
+    held = run("ofa-device", "check", "my-laptop")
+    assert held.returncode == 1
+    assert "no longer holds" in held.stdout
+
+
+class Stopwatch:
+    """A device whose latency is the size of the file, times ``speed`` at each call."""
+
+    suffix = ".tflite"
+    identity = "stopwatch"
+
+    def __init__(self, *speed: float) -> None:
+        self.speed = list(speed)
+
+    def measure(self, models: Sequence[Path]) -> list[Measurement]:
+        if not self.speed:
+            raise UserError("the phone is gone")
+        speed = self.speed.pop(0)
+        times = [speed * model.stat().st_size / 1e3 for model in models]
+        return [Measurement("r", "cpu", 1, ms, 0, (ms,)) for ms in times]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    return tmp_path / "ofa-specializer" / "devices"
+
+
+def test_an_interrupted_calibration_goes_on(tiny: Path, config: Path) -> None:
+    checkpoint, like = read_checkpoint(tiny), get_profile("pixel4")
+    with pytest.raises(UserError, match="the phone is gone"):
+        calibrate("mine", Bench("mine", Stopwatch(1.0), checkpoint), like, 10)
+    record = config / "mine.measured.jsonl"
+    assert len(record.read_text().splitlines()) == 1 + 5
+    assert not (config / "mine.json").exists()
+    profile, path = calibrate("mine", Bench("mine", Stopwatch(1.05), checkpoint), like, 10)
+    rows = [json.loads(line) for line in record.read_text().splitlines()]
+    assert len(rows) == 1 + 10
+    # The second half was 5 % slower, the reference too: corrected, what is kept is as before.
+    assert rows[7]["ms"] == pytest.approx(rows[7]["measured"]["median_ms"] / 1.05)
+    assert get_profile(str(path)).as_dict() == profile.as_dict()
+    assert profile.hardware == like.hardware
+    assert profile.provenance["like"] == "pixel4"
+    assert profile.kind == "phone"
+
+
+def test_a_device_that_is_not_at_rest_is_refused(tiny: Path, config: Path) -> None:
+    bench = Bench("mine", Stopwatch(1.0, 1.3), read_checkpoint(tiny))
+    with pytest.raises(UserError, match="the reference network took"):
+        calibrate("mine", bench, get_profile("pixel4"), 10)
+    assert len((config / "mine.measured.jsonl").read_text().splitlines()) == 1 + 5
+
+
+def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
+    checkpoint, like = read_checkpoint(tiny), get_profile("pixel4")
+    bench = Bench("mine", Stopwatch(1.0, 1.0), checkpoint)
+    profile, path = calibrate("mine", bench, like, 10)
+    assert check(profile, Bench("mine", Stopwatch(1.0), checkpoint)).holds
+    assert not check(profile, Bench("mine", Stopwatch(1.2), checkpoint)).holds
+    before = path.read_bytes()
+    other = Stopwatch(1.0)
+    other.identity = "another watch"
+    with pytest.raises(UserError, match="of another device: 'stopwatch', not 'another watch'"):
+        calibrate("mine", Bench("mine", other, checkpoint), like, 11)
+    with pytest.raises(UserError, match="of another like: 'pixel4', not 'note10'"):
+        calibrate("mine", Bench("mine", Stopwatch(1.0), checkpoint), get_profile("note10"), 11)
+    assert path.read_bytes() == before
+    with pytest.raises(UserError, match="was not calibrated here"):
+        check(like, bench)
+    with pytest.raises(UserError, match="at least 9"):
+        calibrate("few", bench, like, 8)
+    (config / "mine.measured.jsonl").write_text("{}\nnonsense\n")
+    with pytest.raises(UserError, match="not a file of measurements"):
+        calibrate("mine", bench, like, 10)
