@@ -65,11 +65,13 @@ def fit_profile(
     hardware: Hardware,
     runtime: Runtime,
     source: str,
+    space: str,
 ) -> Profile:
     """The profile of a device from measured networks; at least 9, for a bound at 0.9.
 
     The known devices are the CPU profiles of the same precision with a grade of A or B.
-    source: ``MEASURED_HERE`` or ``CALIBRATED``. Raises ValueError for fewer than 9 samples.
+    source: ``MEASURED_HERE`` or ``CALIBRATED``. space: that the networks are of.
+    Raises ValueError for fewer than 9 samples.
     """
     if len(samples) < _FEWEST:
         raise ValueError(f"{len(samples)} samples; a bound at 0.9 needs {_FEWEST}")
@@ -105,7 +107,7 @@ def fit_profile(
         valid=Valid(
             (min(sides), max(sides)),
             (float(y.min()), float(y.max())),
-            ("the space that was measured",),
+            (space,),
         ),
         provenance={
             "source": source,

@@ -48,7 +48,7 @@ def profile_here(bench: Bench, seed: int) -> Profile:
     measured = bench.measure(archs)
     samples = [(lower(space, arch), m.median_ms) for arch, m in zip(archs, measured, strict=True)]
     title, hardware, runtime = _about_here(bench)
-    return fit_profile(bench.name, title, samples, hardware, runtime, MEASURED_HERE)
+    return fit_profile(bench.name, title, samples, hardware, runtime, MEASURED_HERE, space.name)
 
 
 def _about_here(bench: Bench) -> tuple[str, Hardware, Runtime]:
@@ -106,11 +106,11 @@ def calibrate(
     samples: list[Sample] = [(lower(space, Arch.parse(text)), ms) for text, ms in record.ms.items()]
     if like is None:
         title, hardware, runtime = _about_here(bench)
-        profile = fit_profile(name, title, samples, hardware, runtime, MEASURED_HERE)
+        profile = fit_profile(name, title, samples, hardware, runtime, MEASURED_HERE, space.name)
     else:
         profile = fit_profile(
             name, f"{bench.meter.identity}, calibrated", samples, like.hardware, like.runtime,
-            CALIBRATED,
+            CALIBRATED, space.name,
         )  # fmt: skip
     profile = replace(profile, provenance={**profile.provenance, **record.header})
     write_profile(profile, target)

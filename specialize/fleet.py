@@ -123,7 +123,7 @@ def specialize_fleet(
 
     source = read_checkpoint(find_checkpoint(str(checkpoint)))
     space, model = source.space, fit(source.space, source.evaluated)
-    profiles = [get_profile(name) for name in names]
+    profiles = [get_profile(name).of_space(space.name) for name in names]
     costs = [cost_tables(space, profile, source.labels) for profile in profiles]
     problems = [
         pose(space, model.table, tables, profile, budgets, Objective(), confidence)

@@ -156,6 +156,7 @@ def specialize(
         tell("measuring a spread of subnets on this machine")
         with clock("calibrate"):
             profile = profile_here(bench, seed)
+    profile = profile.of_space(source.space.name)
 
     costs = cost_tables(source.space, profile, source.labels)
 

@@ -121,7 +121,9 @@ def trials(
         for draw in range(draws):
             order = np.random.default_rng(draw).permutation(len(samples))
             fitted, others = ([samples[i] for i in part] for part in np.split(order, [FITTED]))
-            profile = fit_profile("tried", "tried", fitted, hardware, runtime, MEASURED_HERE)
+            profile = fit_profile(
+                "tried", "tried", fitted, hardware, runtime, MEASURED_HERE, "lite"
+            )
             ratios = np.array([ms / predict(profile, layers).point for layers, ms in others])
             bound = profile.bound[0.9]
             error, within = abs(1 / ratios - 1).mean(), (ratios <= bound).mean()

@@ -39,7 +39,7 @@ def measured(truth: Truth, count: int, seed: int, noise: float = 0.02) -> list[S
 
 
 def fit(samples: list[Sample]) -> Profile:
-    return fit_profile("mine", "mine", samples, HARDWARE, RUNTIME, MEASURED_HERE)
+    return fit_profile("mine", "mine", samples, HARDWARE, RUNTIME, MEASURED_HERE, "lite")
 
 
 def ratios(profile: Profile, samples: list[Sample]) -> np.ndarray:
@@ -149,3 +149,11 @@ def test_informative_networks_differ_more_than_random_ones() -> None:
 
     rng = np.random.default_rng(1)
     assert volume(chosen) > max(volume(rng.choice(200, 10, replace=False)) for _ in range(20))
+
+
+def test_bounds_are_wider_for_another_space(without_note10: Truth) -> None:
+    profile = fit(measured(without_note10, 10, seed=0))
+    assert profile.of_space("lite") is profile
+    other = profile.of_space("mcu")
+    assert other.bound[0.9] == pytest.approx(1.05 * profile.bound[0.9])
+    assert get_profile("pixel4").of_space("mcu") is get_profile("pixel4")
