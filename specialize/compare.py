@@ -31,8 +31,8 @@ from ofa.layers import lower
 from ofa.space import Arch, Space
 from specialize.fleet import Fleet, Member
 from specialize.front import log_ticks
+from specialize.output import write
 from specialize.page import fill
-from specialize.pipeline import write
 from specialize.report import SCHEMA, DeviceName, Latency, Report
 
 __all__ = [

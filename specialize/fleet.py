@@ -17,8 +17,10 @@ from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.space import Arch, Genotypes
 from specialize.accuracy import fit, percent
-from specialize.pipeline import Result, budgets_of, cost_tables, pose, specialize, write
-from specialize.problem import Budget, Limit, Objective, Problem
+from specialize.output import write
+from specialize.pipeline import Result, specialize
+from specialize.pose import cost_tables, pose
+from specialize.problem import Budget, Limit, Objective, Problem, budgets_of
 from specialize.search import exact
 
 __all__ = ["Fleet", "FleetResult", "render", "specialize_fleet"]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import shlex
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,42 +19,35 @@ from numpy.typing import NDArray
 
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
-from devices.cost import Latency, bound_factor, latency_table, predict, warnings_for
+from devices.cost import Latency, predict, warnings_for
 from devices.measure import Measurement, measure
-from devices.memory import flash_table, live_bytes, sram_table
-from devices.profile import Profile, get_profile
+from devices.memory import live_bytes
+from devices.profile import get_profile
 from devices.reach import HOSTS, Meter, here, reach
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
 from ofa.layers import macs, parameters
-from ofa.space import Arch, Space
-from ofa.table import Table, tabulate
+from ofa.space import Arch
+from ofa.table import Table
 from ofa.wilson import wilson
 from specialize import report as r
-from specialize.accuracy import AccuracyModel, fit, logits, percent, rank
+from specialize.accuracy import AccuracyModel, fit, percent, rank
 from specialize.bench import Bench
 from specialize.calibration import profile_here
 from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
 from specialize.front import check_drawable, front_csv, front_png
+from specialize.output import check_folder, write
 from specialize.page import collect, render
-from specialize.problem import (
-    REPORTED,
-    Budget,
-    Limit,
-    Objective,
-    Problem,
-    Quantity,
-    Tradeoff,
-    parse_budget,
-)
+from specialize.pose import check_reachable, cost_tables, demanding, pose
+from specialize.problem import REPORTED, Limit, Objective, Problem, Quantity, budgets_of
 from specialize.refine import evaluate_more
 from specialize.score import Cut, Scorer, percent_right
 from specialize.search import SearchResult, exact, get_strategy
 
-__all__ = ["Result", "budgets_of", "cost_tables", "pose", "specialize", "write"]
+__all__ = ["Result", "specialize"]
 
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
 _FIRST_LOOK = 150
@@ -145,7 +135,7 @@ def specialize(
     meter: Meter | None = here(device) if profile is None else None
     if serials or ssh is not None or benchmark is not None:
         meter = reach(device, serials=serials, ssh=ssh, benchmark=benchmark, tell=tell)
-    _check_output(target, command, force)
+    check_folder(target, command, force)
     with clock("load"):
         source = read_checkpoint(find_checkpoint(str(checkpoint)))
         recalibration, held_out = _samples(source, images)
@@ -168,7 +158,7 @@ def specialize(
         model = fit(source.space, evaluated)
         ranking = rank(source.space, evaluated, seed)
     if min_accuracy is not None:
-        _check_reachable(problem_of(model.table, Objective()), min_accuracy)
+        check_reachable(problem_of(model.table, Objective()), min_accuracy)
     if evaluations:
         with clock("evaluate"):
             evaluated = evaluate_more(source, scorer, held_out, problem_of, evaluations, seed, tell)
@@ -210,7 +200,7 @@ def specialize(
         if missing <= 0:
             break
         tell(f"the best of them is {missing:.2f} points short of {min_accuracy:g} %")
-        problem = _demanding(problem, missing)
+        problem = demanding(problem, missing)
         if attempt + 1 == _TIGHTENINGS or not problem.possible:
             raise UserError(
                 f"no subnet that was scored reaches {min_accuracy:g} %; "
@@ -336,76 +326,6 @@ class _Scored:
     cut: Cut
     estimated: float
     held_out: r.Share
-
-
-def budgets_of(budget: str | Sequence[str], sram: str | None, flash: str | None) -> list[Budget]:
-    """The budgets that these texts say; see ``specialize``. Raises UserError."""
-    texts = [budget] if isinstance(budget, str) else budget
-    budgets = [parse_budget(text) for text in texts]
-    budgets += [parse_budget(sram, "sram")] if sram is not None else []
-    budgets += [parse_budget(flash, "flash")] if flash is not None else []
-    return budgets
-
-
-def cost_tables(space: Space, profile: Profile, labels: Sequence[str]) -> dict[Quantity, Table]:
-    """The tables of what can be limited or made least. labels: the file holds them."""
-    return {
-        "latency": latency_table(space, profile),
-        "macs": tabulate(space, lambda layer: layer.macs),
-        "parameters": tabulate(space, lambda layer: layer.parameters),
-        "sram": sram_table(space),
-        "flash": flash_table(space, labels),
-    }
-
-
-def pose(
-    space: Space,
-    accuracy: Table,
-    costs: Mapping[Quantity, Table],
-    profile: Profile,
-    budgets: Sequence[Budget],
-    objective: Objective,
-    confidence: float,
-) -> Problem:
-    """Budgets as limits on tables; a latency's point must leave room for its bound.
-
-    accuracy: table of logits. costs: see ``cost_tables``.
-    """
-    limits = []
-    for budget in budgets:
-        factor = bound_factor(profile, confidence) if budget.quantity == "latency" else 1.0
-        limits.append(Limit(budget, costs[budget.quantity], budget.limit / factor))
-    problem = Problem(space, accuracy, tuple(limits), profile.name)
-    if objective.tradeoff is not None:
-        return replace(problem, value=Tradeoff(accuracy, costs["latency"], objective.tradeoff))
-    if objective.minimize is None or objective.min_accuracy is None:
-        return problem
-    reach = Limit(
-        Budget("accuracy", objective.min_accuracy),
-        accuracy.scaled(-1),
-        -logits(objective.min_accuracy),
-    )
-    return replace(problem, value=costs[objective.minimize].scaled(-1), limits=(reach, *limits))
-
-
-def _check_reachable(within: Problem, min_accuracy: float) -> None:
-    """Raise UserError, with the certified best, where no architecture reaches an accuracy."""
-    best = float(percent(exact.search(within, count=1).bound))
-    if min_accuracy > best:
-        budgets = " and ".join(str(limit.budget) for limit in within.limits) or "any budget"
-        raise UserError(
-            f"no architecture of {within.space.name!r} within {budgets} is expected to reach "
-            f"{min_accuracy:g} %: the best is {best:.2f}",
-            "--min-accuracy",
-            f"try {np.floor(10 * best) / 10:g}",
-        )
-
-
-def _demanding(problem: Problem, missing: float) -> Problem:
-    """The same, where the accuracy to reach is higher by ``missing`` points."""
-    reach, *others = problem.limits
-    aim = min(float(percent(-reach.most)) + missing, 99.99)
-    return replace(problem, limits=(replace(reach, most=-logits(aim)), *others))
 
 
 def _keep_measured(
@@ -592,46 +512,6 @@ def _command(
     asked += ["--seed", str(seed)]
     asked += ["--images", str(images)] if images is not None else []
     return shlex.join(asked)
-
-
-def _check_output(target: Path, command: str, force: bool) -> None:
-    """Refuse, before any work, a folder that cannot be written or holds something else."""
-    if target.exists() and not target.is_dir():
-        raise UserError("it is a file", f"--output {target}", "name a folder")
-    report = target / "report.json"
-    if target.exists() and any(target.iterdir()) and not force:
-        same = report.is_file() and f'"command": {json.dumps(command)}' in report.read_text()
-        if not same:
-            raise UserError(
-                "the folder holds other files",
-                f"--output {target}",
-                "name another, or add --force",
-            )
-    parent = next(p for p in [target, *target.absolute().parents] if p.exists())
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write there ({error.strerror})", f"--output {target}") from error
-
-
-def write(target: Path, files: dict[str, bytes]) -> None:
-    """All files, or none: they get their names when all are on the disk, report.json last."""
-    existed = target.exists()
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".partial-") as scratch:
-            for name, data in files.items():
-                with (Path(scratch) / name).open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-            for name in files:
-                (Path(scratch) / name).replace(target / name)
-    except OSError as error:
-        if not existed:
-            shutil.rmtree(target, ignore_errors=True)
-        raise UserError(f"cannot write ({error.strerror})", f"--output {target}") from error
 
 
 def _file(path: str, data: bytes) -> r.File:

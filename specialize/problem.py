@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -26,6 +26,7 @@ __all__ = [
     "Objective",
     "Problem",
     "Tradeoff",
+    "budgets_of",
     "format_quantity",
     "minimum",
     "parse_budget",
@@ -122,6 +123,15 @@ def parse_budget(text: str, memory: Literal["sram", "flash"] | None = None) -> B
     if not 0 < limit < np.inf:  # scaling can leave the range of floats
         raise unusable
     return Budget(quantity, limit)
+
+
+def budgets_of(budget: str | Sequence[str], sram: str | None, flash: str | None) -> list[Budget]:
+    """The budgets that these texts say, in all. Raises UserError."""
+    texts = [budget] if isinstance(budget, str) else budget
+    budgets = [parse_budget(text) for text in texts]
+    budgets += [parse_budget(sram, "sram")] if sram is not None else []
+    budgets += [parse_budget(flash, "flash")] if flash is not None else []
+    return budgets
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,53 @@
+"""The folder of a result: refused before any work, or written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ofa.errors import UserError
+
+__all__ = ["check_folder", "write"]
+
+
+def check_folder(target: Path, command: str, force: bool) -> None:
+    """Refuse, before any work, a folder that cannot be written or holds something else."""
+    if target.exists() and not target.is_dir():
+        raise UserError("it is a file", f"--output {target}", "name a folder")
+    report = target / "report.json"
+    if target.exists() and any(target.iterdir()) and not force:
+        same = report.is_file() and f'"command": {json.dumps(command)}' in report.read_text()
+        if not same:
+            raise UserError(
+                "the folder holds other files",
+                f"--output {target}",
+                "name another, or add --force",
+            )
+    parent = next(p for p in [target, *target.absolute().parents] if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write there ({error.strerror})", f"--output {target}") from error
+
+
+def write(target: Path, files: dict[str, bytes]) -> None:
+    """All files, or none: they get their names when all are on the disk, report.json last."""
+    existed = target.exists()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=".partial-") as scratch:
+            for name, data in files.items():
+                with (Path(scratch) / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for name in files:
+                (Path(scratch) / name).replace(target / name)
+    except OSError as error:
+        if not existed:
+            shutil.rmtree(target, ignore_errors=True)
+        raise UserError(f"cannot write ({error.strerror})", f"--output {target}") from error

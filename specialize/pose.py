@@ -1,0 +1,81 @@
+"""From what is asked for on a device to a problem of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from devices.cost import bound_factor, latency_table
+from devices.memory import flash_table, sram_table
+from devices.profile import Profile
+from ofa.errors import UserError
+from ofa.space import Space
+from ofa.table import Table, tabulate
+from specialize.accuracy import logits, percent
+from specialize.problem import Budget, Limit, Objective, Problem, Quantity, Tradeoff
+from specialize.search import exact
+
+__all__ = ["check_reachable", "cost_tables", "demanding", "pose"]
+
+
+def cost_tables(space: Space, profile: Profile, labels: Sequence[str]) -> dict[Quantity, Table]:
+    """The tables of what can be limited or made least. labels: the file holds them."""
+    return {
+        "latency": latency_table(space, profile),
+        "macs": tabulate(space, lambda layer: layer.macs),
+        "parameters": tabulate(space, lambda layer: layer.parameters),
+        "sram": sram_table(space),
+        "flash": flash_table(space, labels),
+    }
+
+
+def pose(
+    space: Space,
+    accuracy: Table,
+    costs: Mapping[Quantity, Table],
+    profile: Profile,
+    budgets: Sequence[Budget],
+    objective: Objective,
+    confidence: float,
+) -> Problem:
+    """Budgets as limits on tables; a latency's point must leave room for its bound.
+
+    accuracy: table of logits. costs: see ``cost_tables``.
+    """
+    limits = []
+    for budget in budgets:
+        factor = bound_factor(profile, confidence) if budget.quantity == "latency" else 1.0
+        limits.append(Limit(budget, costs[budget.quantity], budget.limit / factor))
+    problem = Problem(space, accuracy, tuple(limits), profile.name)
+    if objective.tradeoff is not None:
+        return replace(problem, value=Tradeoff(accuracy, costs["latency"], objective.tradeoff))
+    if objective.minimize is None or objective.min_accuracy is None:
+        return problem
+    reach = Limit(
+        Budget("accuracy", objective.min_accuracy),
+        accuracy.scaled(-1),
+        -logits(objective.min_accuracy),
+    )
+    return replace(problem, value=costs[objective.minimize].scaled(-1), limits=(reach, *limits))
+
+
+def check_reachable(within: Problem, min_accuracy: float) -> None:
+    """Raise UserError, with the certified best, where no architecture reaches an accuracy."""
+    best = float(percent(exact.search(within, count=1).bound))
+    if min_accuracy > best:
+        budgets = " and ".join(str(limit.budget) for limit in within.limits) or "any budget"
+        raise UserError(
+            f"no architecture of {within.space.name!r} within {budgets} is expected to reach "
+            f"{min_accuracy:g} %: the best is {best:.2f}",
+            "--min-accuracy",
+            f"try {np.floor(10 * best) / 10:g}",
+        )
+
+
+def demanding(problem: Problem, missing: float) -> Problem:
+    """The same, where the accuracy to reach is higher by ``missing`` points."""
+    reach, *others = problem.limits
+    aim = min(float(percent(-reach.most)) + missing, 99.99)
+    return replace(problem, limits=(replace(reach, most=-logits(aim)), *others))
