@@ -28,7 +28,7 @@ from ofa.sampling import spread
 from ofa.space import Arch
 from specialize.bench import Bench
 
-__all__ = ["Holds", "calibrate", "check", "profile_here"]
+__all__ = ["Holds", "calibrate", "check", "like_of", "profile_here"]
 
 #: Measured to fit a profile of this machine: ten networks do most of the work (docs/devices.md).
 _HOST_SAMPLES = 14
@@ -78,10 +78,7 @@ def calibrate(
         raise UserError("a bound at 0.9 needs at least 9 measured networks", "--samples")
     space = bench.checkpoint.space
     target = user_profiles() / f"{name}.json"
-    record = _Record(target.with_suffix(".measured.jsonl"), {
-        "format": "ofa-measurements/1", "name": name, "like": like.name if like else bench.name,
-        "device": bench.meter.identity, "checkpoint": bench.checkpoint.sha256,
-    })  # fmt: skip
+    record = _Record.of(name, like.name if like else bench.name, bench)
     candidates = spread(space, _CANDIDATES, np.random.default_rng(0))
     wanted = [candidates[i] for i in informative([lower(space, a) for a in candidates], count)]
     left = [arch for arch in wanted if str(arch) not in record.ms]
@@ -136,27 +133,36 @@ class Holds:
         return all(abs(ratio - 1) <= _DRIFT for ratio in self.ratios)
 
 
+def like_of(profile: Profile) -> str:
+    """Of a calibrated profile: ``host``, or the profile whose cores and threads were used.
+
+    Raises UserError for any other profile.
+    """
+    like = profile.provenance.get("like")
+    if not isinstance(like, str) or not _record_of(profile.name).is_file():
+        raise UserError(
+            f"{profile.name!r} was not calibrated here",
+            fix="`ofa-device calibrate` makes a profile",
+        )
+    return like
+
+
 def check(profile: Profile, bench: Bench) -> Holds:
     """Measure three of the networks that a calibrated profile was fitted to again.
 
     Raises UserError where its measurements are not there, or of another device or checkpoint.
     """
-    path = user_profiles() / f"{profile.name}.measured.jsonl"
-    if not path.is_file():
-        raise UserError(
-            f"{profile.name!r} was not calibrated here", str(path), "`ofa-device calibrate` does"
-        )
-    like = profile.provenance.get("like", bench.name)
-    record = _Record(path, {
-        "format": "ofa-measurements/1", "name": profile.name, "like": like,
-        "device": bench.meter.identity, "checkpoint": bench.checkpoint.sha256,
-    })  # fmt: skip
+    record = _Record.of(profile.name, like_of(profile), bench)
     by_ms = sorted(record.ms, key=record.ms.__getitem__)
     chosen = [by_ms[i] for i in np.linspace(0, len(by_ms) - 1, _CHECKED).round().astype(int)]
     now = bench.measure([Arch.parse(text) for text in chosen])
     return Holds(
         tuple(chosen), tuple(record.ms[text] for text in chosen), tuple(m.median_ms for m in now)
     )
+
+
+def _record_of(name: str) -> Path:
+    return user_profiles() / f"{name}.measured.jsonl"
 
 
 class _Record:
@@ -187,6 +193,20 @@ class _Record:
                     str(path),
                     "take another name, or move the file away",
                 )
+
+    @classmethod
+    def of(cls, name: str, like: str, bench: Bench) -> _Record:
+        """The record of a profile, as it is or as it begins."""
+        return cls(
+            _record_of(name),
+            {
+                "format": "ofa-measurements/1",
+                "name": name,
+                "like": like,
+                "device": bench.meter.identity,
+                "checkpoint": bench.checkpoint.sha256,
+            },
+        )
 
     def add(self, arch: str, ms: float, reference_ms: float, measured: dict[str, Any]) -> None:
         """Append a measurement, on the disk before the next one begins."""

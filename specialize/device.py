@@ -88,16 +88,16 @@ def check(
 ) -> None:
     """Measure three subnets of a calibrated profile again: does it still hold?
 
-    An update of the device's system or of the runtime changes latencies. Exit code 1 where a
+    An update of the device's system or of the runtime changes latencies. Exit code 2 where a
     subnet takes over 10 % more or less than when the profile was made.
     """
     from devices.profile import get_profile
     from ofa.console import stdout
     from specialize.calibration import check as work
+    from specialize.calibration import like_of
 
     profile = get_profile(name)
-    like = str(profile.provenance.get("like", name))
-    found = work(profile, _bench(like, checkpoint, serial, ssh, benchmark, quiet))
+    found = work(profile, _bench(like_of(profile), checkpoint, serial, ssh, benchmark, quiet))
     if json:
         write_json({
             "name": profile.name, "holds": found.holds, "architectures": found.archs,
@@ -113,7 +113,7 @@ def check(
         verdict = "holds" if found.holds else "no longer holds: calibrate under another name"
         stdout().print(f"{profile.name} {verdict}", markup=False, highlight=False)
     if not found.holds:
-        raise typer.Exit(1)
+        raise typer.Exit(2)
 
 
 def _bench(

@@ -52,9 +52,11 @@ __all__ = ["Result", "specialize"]
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
 _FIRST_LOOK = 150
 _FINALISTS = 3
-#: Searches with a tightened limit, before it is given up, where candidates do not hold when
-#: measured on this machine or scored on images.
+#: Searches, with a limit that is tightened where candidates do not hold when they are measured or
+#: scored on images, and loosened where they leave room.
 _TIGHTENINGS = 4
+#: What a measured latency may leave of its budget, as a factor, before the search uses it.
+_ROOM = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,29 +340,41 @@ def _keep_measured(
 ) -> SearchResult:
     """Only candidates whose measured 90th percentile keeps the latency budget.
 
-    Where none does, the limit is tightened by what the fastest missed, and the search repeated.
+    Where none does, the limit is tightened by what the fastest missed; where even the slowest
+    leaves room it is loosened by that; and the search is repeated.
     """
     budgets = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "latency"]
     if not budgets:
         return found
+    budget = min(budgets)
+    kept: SearchResult | None = None
     for attempt in range(_TIGHTENINGS):
         archs = [problem.space.decode(row) for row in found.genotypes]
         p90 = np.array([m.p90_ms for m in bench.measure(archs)])
-        holds = np.flatnonzero(p90 <= min(budgets))
-        tell(f"measured {len(archs)} candidates: {len(holds)} keep {min(budgets):g} ms")
+        holds = np.flatnonzero(p90 <= budget)
+        tell(f"measured {len(archs)} candidates: {len(holds)} keep {budget:g} ms")
         if len(holds):
-            return replace(found, genotypes=found.genotypes[holds], values=found.values[holds])
-        tighter = 0.98 * min(budgets) / p90.min()
+            kept = replace(found, genotypes=found.genotypes[holds], values=found.values[holds])
+        elif kept is not None:
+            break
+        nearest = p90[holds].max() if len(holds) else p90.min()
+        if len(holds) and budget < _ROOM * nearest:
+            break
+        factor = 0.98 * budget / nearest
         limits = tuple(
-            replace(limit, most=limit.most * tighter)
+            replace(limit, most=limit.most * factor)
             if limit.budget.quantity == "latency"
             else limit
             for limit in problem.limits
         )
         problem = replace(problem, limits=limits)
         found = look(problem, seed + attempt + 1)
+        if kept is not None and found.values[0] <= kept.values[0]:
+            break  # the room is of no use
+    if kept is not None:
+        return kept
     raise UserError(
-        f"no subnet was measured within {min(budgets):g} ms; the nearest: {p90.min():.2f} (p90)",
+        f"no subnet was measured within {budget:g} ms; the nearest: {p90.min():.2f} (p90)",
         f"--device {bench.name}",
         "give a larger --budget, or repeat on an idle machine",
     )

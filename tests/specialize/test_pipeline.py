@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,20 @@ import pytest
 from PIL import Image
 
 from devices.backends.litert import Litert
+from devices.measure import Measurement
+from devices.profile import get_profile
 from ofa.layers import lower, macs
 from ofa.space import Arch
+from ofa.spaces import get_space
 from specialize import specialize
 from specialize.fleet import Fleet
+from specialize.pipeline import _keep_measured
+from specialize.pose import cost_tables, pose
+from specialize.problem import Budget, Objective, Problem
 from specialize.report import Report, reference, schema
+from specialize.search import SearchResult, exact
 from tests.commands import MODULES, command
+from tests.specialize.tables import plausible_accuracy
 from tests.strategies import TINY
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -130,6 +139,32 @@ def test_other_objectives(tiny: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert fast.latency_ms.point < accurate.latency_ms.point
     assert fast.search.certificate.chosen <= fast.search.certificate.best
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
+def test_the_limit_follows_what_is_measured(speed: float) -> None:
+    """A device that takes half or twice what its profile says: the budget is kept, and used."""
+    space, profile, budget = get_space("lite"), get_profile("pixel4"), Budget("latency", 8.0)
+    costs = cost_tables(space, profile, ["a"])
+    accuracy = plausible_accuracy(space, 0)
+    problem = pose(space, accuracy, costs, profile, [budget], Objective(), 0.9)
+
+    class Watch:
+        name = "watch"
+
+        def measure(self, archs: Sequence[Arch]) -> list[Measurement]:
+            times = speed * costs["latency"].price(space.encode(archs))
+            return [Measurement("r", "d", 1, ms, 0, (float(ms),)) for ms in times]
+
+    def look(problem: Problem, seed: int) -> SearchResult:
+        return exact.search(problem, seed=seed)
+
+    told: list[str] = []
+    found = _keep_measured(Watch(), problem, look(problem, 0), look, 0, told.append)
+    taken = speed * costs["latency"].price(found.genotypes)
+    assert (taken <= budget.limit).all()
+    assert taken.max() >= 0.85 * budget.limit
+    assert 2 <= len(told) <= 4
 
 
 def test_memory_is_a_budget_and_an_objective(tiny: Path, tmp_path: Path) -> None:
