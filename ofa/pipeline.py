@@ -28,7 +28,7 @@ from ofa.images import Images, split, write_zip
 from ofa.layers import lower, macs
 from ofa.machine import processor_name
 from ofa.preprocessing import LITE0
-from ofa.pretrained import PRETRAINED
+from ofa.pretrained import PRETRAINED, moved_back
 from ofa.recipe import Recipe, get_recipe
 from ofa.sampling import informative, spread
 from ofa.space import Arch, Space
@@ -226,7 +226,10 @@ def _start(
     if published is not None:
         network = PRETRAINED[published](space)
         teacher = Teacher(space, network, recipe.teacher_resolution, splits.train)
-        tensors = tensors or {**network.tensors, **teacher.classifier}
+        if tensors is None:
+            tensors = {**network.tensors, **teacher.classifier}
+        elif recipe.moved_back:
+            tensors = moved_back(space, tensors, network.tensors, recipe.moved_back)
     return space, tensors or initial(space, options.seed), teacher, recipe, given
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from ofa.errors import UserError
 from ofa.space import Arch, Block, Space
 from ofa.spaces import LITE0_KERNELS
-from ofa.weights import Array, shapes
+from ofa.weights import Array, reordered, shapes
 
-__all__ = ["PRETRAINED", "Pretrained", "efficientnet_lite0"]
+__all__ = ["PRETRAINED", "Pretrained", "efficientnet_lite0", "moved_back"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +88,50 @@ def efficientnet_lite0(space: Space) -> Pretrained:
         for kernel, stage in zip(LITE0_KERNELS, space.stages, strict=True)
     )
     return Pretrained("efficientnet-lite0", Arch(224, stages), tensors, statistics)
+
+
+def moved_back(
+    space: Space, tensors: Mapping[str, Array], published: Mapping[str, Array], share: float
+) -> dict[str, Array]:
+    """Shared tensors moved by ``share`` of the way to the published ones; not the classifier.
+
+    Between a network and the one that it was fine-tuned from, accuracy is often higher than at
+    either end (Wortsman et al. 2022, sec. 3). Channels inside a block may have been sorted since:
+    the published ones are brought into the order in which they are most alike.
+    """
+    target = dict(published)
+    for s, b in space.positions:
+        prefix = f"s{s}.b{b}"
+        if f"{prefix}.expand.weight" not in tensors:
+            continue
+        alike = sum(
+            _unit_rows(ours) @ _unit_rows(theirs).T
+            for ours, theirs in zip(
+                _channels(tensors, prefix), _channels(published, prefix), strict=True
+            )
+        )
+        _, order = linear_sum_assignment(alike, maximize=True)
+        target |= reordered(published, prefix, order)
+    return {
+        name: value
+        if name.startswith("classifier")
+        else ((1 - share) * value + share * target[name]).astype(np.float32)
+        for name, value in tensors.items()
+    }
+
+
+def _channels(tensors: Mapping[str, Array], prefix: str) -> list[Array]:
+    """Three (channels, weights) matrices: what makes, filters and reads a block's channels."""
+    expand, depthwise, project = (
+        tensors[f"{prefix}.{name}.weight"] for name in ("expand", "depthwise", "project")
+    )
+    count = len(expand)
+    return [expand.reshape(count, -1), depthwise.reshape(count, -1), project[:, :, 0, 0].T]
+
+
+def _unit_rows(matrix: Array) -> Array:
+    norm = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.asarray(matrix / np.maximum(norm, 1e-9))  # a channel may be zero
 
 
 PRETRAINED: Mapping[str, Any] = {"efficientnet-lite0": efficientnet_lite0}

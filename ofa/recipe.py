@@ -65,6 +65,8 @@ class Recipe:
     at ``teacher_resolution``). hard: weight of the true label in the target; the teacher's soft
     output has the rest. dark: weight of the distillation over the published network's own classes
     (at ``temperature``), which keeps what it knows beyond the classes of the data.
+    moved_back: share of the way to the published weights that the start is moved back; what the
+    smaller subnets lose by it they learn again.
     jitter: largest relative change of brightness and contrast. sharpen: probability that an image
     is sharpened; images that are smaller than the network's input look blurred to it, which those
     of a camera will not. clip: largest norm of the gradient.
@@ -82,6 +84,7 @@ class Recipe:
     hard: float = 0.1
     dark: float = 0.0
     temperature: float = 2.0
+    moved_back: float = 0.0
     jitter: float = 0.2
     sharpen: float = 0.0
 
@@ -145,9 +148,10 @@ RECIPES = {
                 ),
             ),
         ),
-        # On from a supernet that ``pretrained`` made: nothing is left to open or to sort. The
-        # teacher sees more pixels, the largest subnet has its share of steps, and the last phase
-        # shows nearly whole images at every resolution, as in use.
+        # On from a supernet that ``pretrained`` made: nothing is left to open or to sort. It begins
+        # a little nearer to the published network, the teacher sees more pixels, the largest
+        # subnet has its share of steps, and the last phase shows nearly whole images at every
+        # resolution, as in use.
         Recipe(
             name="refine",
             teacher="pretrained",
@@ -155,6 +159,7 @@ RECIPES = {
             lr=5e-4,
             hard=0.2,
             dark=1.0,
+            moved_back=0.2,
             sharpen=0.3,
             phases=(
                 Phase(
@@ -162,8 +167,8 @@ RECIPES = {
                     share=0.5,
                     resolutions=_LOW,
                     largest_resolutions=(192, 224),
-                    largest=0.35,
-                    smallest=0.3,
+                    largest=0.3,
+                    smallest=0.4,
                     random=1,
                     crop=0.5,
                 ),
@@ -171,8 +176,8 @@ RECIPES = {
                     "whole images",
                     share=0.5,
                     largest_resolutions=(192, 224),
-                    largest=0.6,
-                    smallest=0.3,
+                    largest=0.5,
+                    smallest=0.35,
                     random=1,
                     crop=0.7,
                 ),

@@ -32,6 +32,7 @@ __all__ = [
     "cut",
     "extract",
     "fold",
+    "reordered",
     "shapes",
     "sort_channels",
 ]
@@ -135,10 +136,16 @@ def sort_channels(space: Space, shared: Mapping[str, Any]) -> dict[str, Any]:
         if f"{prefix}.expand.weight" not in shared:
             continue
         order = (-abs(shared[f"{prefix}.project.weight"]).sum((0, 2, 3))).argsort()
-        for name in ("expand", "depthwise"):
-            for part in ("weight", "bn.weight", "bn.bias"):
-                key = f"{prefix}.{name}.{part}"
-                result[key] = shared[key][order]
-        key = f"{prefix}.project.weight"
-        result[key] = shared[key][:, order]
+        result |= reordered(shared, prefix, order)
     return result
+
+
+def reordered(shared: Mapping[str, Any], prefix: str, order: Any) -> dict[str, Any]:
+    """The tensors of a block with its inner channels in another order; its function is the same."""
+    result = {
+        key: shared[key][order]
+        for name in ("expand", "depthwise")
+        for key in (f"{prefix}.{name}.{part}" for part in ("weight", "bn.weight", "bn.bias"))
+    }
+    key = f"{prefix}.project.weight"
+    return {**result, key: shared[key][:, order]}
