@@ -15,7 +15,7 @@ from ofa.data import to_tensor
 from ofa.elastic import convolve
 from ofa.evaluate import recalibrate
 from ofa.layers import lower, same_padding
-from ofa.pretrained import efficientnet_lite0
+from ofa.pretrained import efficientnet_lite0, moved_back
 from ofa.space import Arch
 from ofa.spaces import get_space
 from ofa.supernet import Subnet, Supernet, initial
@@ -126,6 +126,36 @@ def test_full_size_supernet_gives_the_published_outputs() -> None:
         for arch in (source.arch, space.largest()):
             ours = Subnet.of(space, arch, source.tensors, source.statistics)(x)
             torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_moving_back_finds_channels_that_were_sorted_since() -> None:
+    """From a network that only changed its classifier nothing moves, at any share."""
+    space = replace(get_space("lite"), resolutions=(96,), classes=1000)
+    published = efficientnet_lite0(space).tensors
+    ordered = sort_channels(space, published)
+    ordered["classifier.bias"] = ordered["classifier.bias"] + 1
+    arch, x = space.largest(96), images(96)
+    for share in (0.5, 1.0):
+        back = moved_back(space, ordered, published, share)
+        with torch.no_grad():
+            torch.testing.assert_close(
+                Supernet(space, back)(x, arch),
+                Supernet(space, ordered)(x, arch),
+                rtol=1e-3,
+                atol=1e-3,
+            )
+    # And a change of all weights is undone by as much.
+    noise = np.random.default_rng(0)
+    changed = {
+        name: value + noise.normal(0, 0.02 * value.std(), value.shape).astype(np.float32)
+        for name, value in ordered.items()
+    }
+    back = moved_back(space, changed, published, 0.75)
+    name = "s3.b1.project.weight"
+    left = np.linalg.norm(back[name] - ordered[name]) / np.linalg.norm(
+        changed[name] - ordered[name]
+    )
+    assert left == pytest.approx(0.25, abs=0.02)
 
 
 @pytest.mark.slow
