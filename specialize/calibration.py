@@ -178,8 +178,12 @@ class _Record:
         self.reference_ms: float | None = None
         if not path.is_file():
             return
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:  # a kill came while the last line was written
+            path.write_text(whole, encoding="utf-8")
         try:
-            first, *rows = [json.loads(line) for line in path.read_text().splitlines()]
+            first, *rows = [json.loads(line) for line in whole.splitlines()]
             for row in rows:
                 self.ms[row["arch"]] = float(row["ms"])
                 self.reference_ms = self.reference_ms or float(row["reference_ms"])

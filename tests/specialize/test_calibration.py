@@ -89,6 +89,8 @@ def test_an_interrupted_calibration_goes_on(tiny: Path, config: Path) -> None:
     record = config / "mine.measured.jsonl"
     assert len(record.read_text().splitlines()) == 1 + 5
     assert not (config / "mine.json").exists()
+    with record.open("a") as file:
+        file.write('{"arch": "r32 3x3e1 3x')  # as a kill leaves it
     profile, path = calibrate("mine", Bench("mine", Stopwatch(1.05), checkpoint), like, 10)
     rows = [json.loads(line) for line in record.read_text().splitlines()]
     assert len(rows) == 1 + 10
