@@ -43,7 +43,7 @@ from tests.bench.record import record, table
 
 MEASURED = Path(__file__).parent / "qed_usc"
 FITTED, DRAWS = 14, 100
-SUBNETS = 98  # a multiple of FITTED: as many are timed in turns as ``Host.calibrate`` does
+SUBNETS = 98  # a multiple of FITTED: as many are timed in turns as ``profile_here`` does
 HEADER = [
     "tried on", "networks", "error, %", "of the worst device", "within the 0.9 bound, %",
     "factor of the bound",

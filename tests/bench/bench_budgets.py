@@ -1,0 +1,130 @@
+"""Budgets that hold on this machine: predicted by a calibrated profile, kept by measuring.
+
+    python -m tests.bench.bench_budgets      (on an idle machine; some minutes for each runtime)
+
+For each runtime: a profile from 20 measured subnets, as ``ofa-device calibrate`` makes it, its
+error on 50 others, and of 20 budgets how many the best subnet for each keeps, by the profile alone
+and after the closed loop. Kept: the measured 90th percentile is within the budget.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.cost import predict
+from devices.profile import Profile, get_profile
+from devices.reach import HOSTS, here
+from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from ofa.errors import UserError
+from ofa.layers import lower, macs
+from ofa.sampling import spread
+from specialize.accuracy import fit
+from specialize.bench import Bench
+from specialize.calibration import calibrate
+from specialize.pipeline import _keep_measured
+from specialize.pose import cost_tables, pose
+from specialize.problem import Budget, Objective, Problem
+from specialize.search import SearchResult, exact
+from tests.bench.record import record, table
+
+SAMPLES, OTHERS, BUDGETS, TURN = 20, 50, 20, 10
+
+
+def main() -> None:
+    """Measure and record."""
+    checkpoint = read_checkpoint(find_checkpoint("lite-imagenette"))
+    errors, kept = [], []
+    for name in HOSTS:
+        bench = Bench(name, here(name), checkpoint)
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CONFIG_HOME"] = folder
+            began = time.perf_counter()
+            profile, _ = calibrate("here", bench, None, SAMPLES)
+            seconds = time.perf_counter() - began
+        errors += error_rows(bench, profile, seconds)
+        kept.append([profile.runtime.software, *budgets_kept(bench, profile)])
+    header = ["runtime", "predicted by", "error, %", "within the 0.9 bound, %", "calibration, s"]
+    text = (
+        f"{SAMPLES} subnets measured, and {OTHERS} others predicted. Error: mean of |predicted / "
+        "actual - 1|; the alternatives are fitted to the same measurements."
+    )
+    more = (
+        f"Of {BUDGETS} budgets, those that the most accurate subnet keeps: measured 90th "
+        "percentile, one thread."
+    )
+    header_kept = ["runtime", "by the profile alone", "after the closed loop", "of", "s a budget"]
+    record(
+        "budgets",
+        f"## Budgets that hold\n\n{text}\n\n{table(header, errors)}\n\n{more}\n\n"
+        f"{table(header_kept, kept)}",
+    )
+
+
+def error_rows(bench: Bench, profile: Profile, seconds: float) -> list[list[object]]:
+    """The profile and the plain alternatives on subnets that they were not fitted to."""
+    space, rng = bench.checkpoint.space, np.random.default_rng(1)
+    archs = spread(space, SAMPLES + OTHERS, rng)
+    archs = [archs[i] for i in rng.permutation(len(archs))]
+    turns = [archs[start : start + TURN] for start in range(0, len(archs), TURN)]
+    ms = np.array([m.median_ms for turn in turns for m in bench.measure(turn)])
+    networks = [lower(space, arch) for arch in archs]
+    size = np.array([macs(layers) for layers in networks], float)
+    pixel4 = np.array([predict(get_profile("pixel4"), layers).point for layers in networks])
+    fitted, others = slice(0, SAMPLES), slice(SAMPLES, None)
+
+    def line(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Least squares of relative errors on the columns of x."""
+        weights = np.linalg.lstsq(x[fitted] / ms[fitted, None], np.ones(SAMPLES))[0]
+        return np.asarray(x @ weights)
+
+    ours = np.array([predict(profile, layers).point for layers in networks])
+    predictions = {
+        f"the calibrated profile ({SAMPLES} chosen subnets)": ours,
+        f"MACs, a line through {SAMPLES} random ones": line(np.column_stack([size, 0 * size + 1])),
+        "`pixel4` times one factor": line(pixel4[:, None]),
+        "`pixel4` as it is": pixel4,
+    }
+    rows: list[list[object]] = []
+    for what, predicted in predictions.items():
+        ratios = ms[others] / predicted[others]
+        within = f"{100 * (ratios <= profile.bound[0.9]).mean():.0f}" if predicted is ours else ""
+        taken = f"{seconds:.0f}" if predicted is ours else ""
+        error = f"{100 * abs(1 / ratios - 1).mean():.1f}"
+        rows.append([profile.runtime.software, what, error, within, taken])
+    return rows
+
+
+def budgets_kept(bench: Bench, profile: Profile) -> list[object]:
+    """How many budgets are kept at the first try, and in the end."""
+    checkpoint: Checkpoint = bench.checkpoint
+    space, accuracy = checkpoint.space, fit(checkpoint.space, checkpoint.evaluated).table
+    costs = cost_tables(space, profile, checkpoint.labels)
+    ends = [predict(profile, lower(space, f())).bound for f in (space.smallest, space.largest)]
+    first = last = 0
+    began = time.perf_counter()
+
+    def look(problem: Problem, seed: int) -> SearchResult:
+        return exact.search(problem, seed=seed)
+
+    for ms in np.geomspace(1.3 * ends[0], 0.8 * ends[1], BUDGETS):
+        budget = Budget("latency", float(ms))
+        problem = pose(space, accuracy, costs, profile, [budget], Objective(), 0.9)
+        found = look(problem, 0)
+        (best,) = bench.measure([space.decode(found.genotypes[0])])
+        first += best.p90_ms <= budget.limit
+        try:
+            held = _keep_measured(bench, problem, found, look, 0, lambda _: None)
+        except UserError:
+            continue
+        (best,) = bench.measure([space.decode(held.genotypes[0])])
+        last += best.p90_ms <= budget.limit
+    return [first, last, BUDGETS, f"{(time.perf_counter() - began) / BUDGETS:.0f}"]
+
+
+if __name__ == "__main__":
+    main()
