@@ -10,6 +10,7 @@ import pytest
 
 from devices.measure import Measurement
 from devices.profile import get_profile
+from devices.reach import here
 from ofa.checkpoint import read_checkpoint
 from ofa.errors import UserError
 from specialize.bench import Bench
@@ -23,22 +24,30 @@ def tiny(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_checkpoint(shapes_folder, tmp_path_factory.mktemp("calibration"))
 
 
-def test_this_machine_is_calibrated_used_and_checked(tiny: Path, tmp_path: Path) -> None:
+def test_this_machine_is_calibrated_used_and_checked(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(name: str, *words: object):
         return command(name, *words, "--checkpoint", tiny, cwd=tmp_path, XDG_CONFIG_HOME=tmp_path)
 
-    made = run("ofa-device", "calibrate", "my-laptop")
-    assert made.returncode == 0, made.stderr
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr("specialize.calibration._DRIFT", 100.0)  # it has other work
+    bench = Bench("host", here("host"), read_checkpoint(tiny))
+    told: list[str] = []
+    _, path = calibrate("my-laptop", bench, None, 10, tell=told.append)
     folder = tmp_path / "ofa-specializer" / "devices"
-    assert str(folder / "my-laptop.json") in made.stdout
-    assert "10 of 10 subnets measured" in made.stderr
+    assert path == folder / "my-laptop.json"
+    assert told[-1].startswith("10 of 10 subnets measured")
     record = folder / "my-laptop.measured.jsonl"
     rows = record.read_text().splitlines()
     assert len(rows) == 1 + 10
-
-    again = run("ofa-device", "calibrate", "my-laptop", "--samples", "11", "--quiet")
-    assert again.returncode == 0, again.stderr
+    calibrate("my-laptop", bench, None, 11)
     assert record.read_text().splitlines()[:11] == rows
+    assert len(record.read_text().splitlines()) == 1 + 11
+
+    again = run("ofa-device", "calibrate", "my-laptop", "--samples", "11")  # all are there
+    assert again.returncode == 0, again.stderr
+    assert str(path) in again.stdout
     assert len(record.read_text().splitlines()) == 1 + 11
     profile = get_profile(str(folder / "my-laptop.json"))
     assert profile.errors["leave_one_out"]["n"] == 11
