@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal, Protocol
@@ -84,8 +85,9 @@ class Farm:
             for index in range(len(models)):
                 if index not in found:
                     left.put(index)
+            share = partial(_share, models=models, left=left, found=found)
             with ThreadPoolExecutor(len(alive)) as pool:
-                ends = list(pool.map(lambda meter: _share(meter, models, left, found), alive))  # noqa: B023
+                ends = list(pool.map(share, alive))
             alive = [meter for meter, end in zip(alive, ends, strict=True) if end is None]
             for error in filter(None, ends):
                 if not alive:

@@ -23,7 +23,7 @@ from devices.cost import Latency, predict, warnings_for
 from devices.measure import Measurement, measure
 from devices.memory import live_bytes
 from devices.profile import get_profile
-from devices.reach import HOSTS, Meter, here, reach
+from devices.reach import HOSTS, Meter, reach
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
@@ -112,8 +112,8 @@ def specialize(
     and refine the accuracy model. output: by default a folder of the working directory named after
     what was asked. images: the user's own, to recalibrate and choose with. pareto: write the
     whole front too, as front.csv and front.png. serials, ssh, benchmark: where the device is
-    connected, see ``devices.reach``; then candidates are measured there, and what is handed over
-    was measured within the budget.
+    connected, see ``devices.reach``; then candidates are measured there, those that miss the budget
+    are left out, and the winner is measured once more.
     tell: called with a line of text after each step. Same seed, same architecture and files.
     Raises UserError for what the caller can mend; then nothing is written.
     """
@@ -134,8 +134,8 @@ def specialize(
     if pareto:
         check_drawable()
     profile = None if device in HOSTS else get_profile(device)
-    meter: Meter | None = here(device) if profile is None else None
-    if serials or ssh is not None or benchmark is not None:
+    meter: Meter | None = None
+    if profile is None or serials or ssh is not None or benchmark is not None:
         meter = reach(device, serials=serials, ssh=ssh, benchmark=benchmark, tell=tell)
     check_folder(target, command, force)
     with clock("load"):
