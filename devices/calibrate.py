@@ -1,8 +1,10 @@
 """From a few measured networks to a profile.
 
 A device's coefficients are a nonnegative mix of those of known devices and of five simple ones
-that each price a single thing. A mix inherits what every fit must keep: no negative price, and a
-larger depthwise kernel never cheaper than a smaller one. docs/devices.md has the errors.
+that each price a single thing. From many networks it may have more freedom: a simple device for
+each feature, where that errs less on networks left out. A mix inherits what every fit must keep: no
+negative price, and a larger depthwise kernel never cheaper than a smaller one. docs/devices.md has
+the errors.
 
 One-sided bounds are the leave-one-out ratios of actual to predicted at the conformal rank
 (Vovk et al. 2005; Lei et al. 2018, sec. 2), valid for networks drawn like the measured ones.
@@ -11,7 +13,7 @@ One-sided bounds are the leave-one-out ratios of actual to predicted at the conf
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from math import ceil
 from pathlib import Path
@@ -42,6 +44,7 @@ Sample = tuple[Sequence[Layer], float]
 _RIDGE = 1e-3  # toward no contribution: keeps a mix of many alike devices small
 _CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
 _FEWEST = 9  # for a bound at 0.9
+_MANY = 50  # from here on a mix may have a simple device for each feature
 
 _DEPTHWISE = ("dw.k3", "dw.k5", "dw.k7")
 #: Simple devices: name -> the features that cost 1 each there. Depthwise MACs are in two of them,
@@ -56,6 +59,11 @@ _SIMPLE = {
         "dw.s2", "fc.w", "mem.io", "pool.ops",
     ),
 }  # fmt: skip
+#: The same with a device for each feature; of depthwise MACs one for each step to a larger kernel.
+_FINE = {f: (f,) for f in FEATURES if f not in ("pw.macs", *_DEPTHWISE)} | {
+    "1x1 and depthwise MACs": ("pw.macs", *_DEPTHWISE),
+    **{f"{f} and larger": _DEPTHWISE[i:] for i, f in enumerate(_DEPTHWISE)},
+}
 
 
 def fit_profile(
@@ -77,10 +85,10 @@ def fit_profile(
         raise ValueError(f"{len(samples)} samples; a bound at 0.9 needs {_FEWEST}")
     x = np.stack([_vector(layers) for layers, _ in samples])
     y = np.array([ms for _, ms in samples])
-    names, library = _library(runtime.precision)
-    weights = _mix(x, y, library)
-    ratios = np.sort(_left_out(x, y, library))
-    errors = abs(1 / ratios - 1)
+    choices = (_SIMPLE, _FINE) if len(samples) >= _MANY else (_SIMPLE,)
+    fits = [_Fit(x, y, *_library(runtime.precision, simple)) for simple in choices]
+    best = min(fits, key=lambda fit: fit.errors.mean())
+    ratios, errors = best.ratios, best.errors
     mape = float(100 * errors.mean())
     sides = [layers[0].in_shape[0] for layers, _ in samples]
     return Profile(
@@ -90,9 +98,9 @@ def fit_profile(
         hardware=hardware,
         runtime=runtime,
         limits=None,
-        coefficients=dict(zip(FEATURES, map(float, weights @ library), strict=True)),
+        coefficients=dict(zip(FEATURES, map(float, best.coefficients), strict=True)),
         fit="nonnegative mix of other profiles and of simple ones",
-        mix_of={n: float(w) for n, w in zip(names, weights, strict=True) if w > 0},
+        mix_of=best.mix_of,
         errors={
             "leave_one_out": {
                 "n": len(y),
@@ -147,7 +155,7 @@ def write_profile(profile: Profile, path: Path) -> None:
     partial.replace(path)
 
 
-def _library(precision: str) -> tuple[list[str], FloatArray]:
+def _library(precision: str, simple: Mapping[str, tuple[str, ...]]) -> tuple[list[str], FloatArray]:
     """(names, (D, 21) coefficients) of the devices that are mixed: known ones, then simple ones."""
     known = [
         profile
@@ -159,8 +167,8 @@ def _library(precision: str) -> tuple[list[str], FloatArray]:
         and not profile.mix_of
     ]
     rows = [[profile.coefficients[f] for f in FEATURES] for profile in known]
-    rows += [[float(f in priced) for f in FEATURES] for priced in _SIMPLE.values()]
-    return [*(profile.name for profile in known), *_SIMPLE], np.array(rows)
+    rows += [[float(f in priced) for f in FEATURES] for priced in simple.values()]
+    return [*(profile.name for profile in known), *simple], np.array(rows)
 
 
 def _vector(layers: Sequence[Layer]) -> FloatArray:
@@ -171,6 +179,23 @@ def _vector(layers: Sequence[Layer]) -> FloatArray:
         for name, value in features(layer).items():
             total[name] += value
     return np.array([total[name] for name in FEATURES])
+
+
+class _Fit:
+    """A mix of a library of devices, fitted to x (N, 21), y (N,) in ms.
+
+    ratios: ascending, actual / predicted of each network by the fit to the others; errors: of
+    them, relative to the actual.
+    """
+
+    def __init__(
+        self, x: FloatArray, y: FloatArray, names: Sequence[str], library: FloatArray
+    ) -> None:
+        weights = _mix(x, y, library)
+        self.coefficients = weights @ library
+        self.mix_of = {n: float(w) for n, w in zip(names, weights, strict=True) if w > 0}
+        self.ratios = np.sort(_left_out(x, y, library))
+        self.errors = abs(1 / self.ratios - 1)
 
 
 def _mix(x: FloatArray, y: FloatArray, library: FloatArray) -> FloatArray:

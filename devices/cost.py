@@ -112,19 +112,9 @@ def bound_factor(profile: Profile, confidence: float) -> float:
     return float(np.interp(confidence, confidences, factors))
 
 
-def warnings_for(
-    profile: Profile, layers: Sequence[Layer], point_ms: float, precision: str = "float32"
-) -> list[str]:
-    """One sentence for each way in which a network lies outside of what was measured.
-
-    precision: of the file that will run.
-    """
+def warnings_for(profile: Profile, layers: Sequence[Layer], point_ms: float) -> list[str]:
+    """One sentence for each way in which a network lies outside of what was measured."""
     found = []
-    measured = profile.runtime.precision
-    if measured.endswith("int8") != precision.endswith("int8"):
-        found.append(
-            f"the profile is of {measured} networks; its latency is not that of a {precision} file"
-        )
     low, high = profile.valid.resolution
     side = layers[0].in_shape[0]
     if not low <= side <= high:

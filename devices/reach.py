@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -34,8 +35,16 @@ class Meter(Protocol):
     suffix: str
 
     @property
-    def identity(self) -> str:
-        """What the device says that it is: other devices say something else."""
+    def device(self) -> str:
+        """What the device says that it is: those of another kind say something else."""
+
+    @property
+    def system(self) -> str:
+        """Its system; an update changes that."""
+
+    @property
+    def software(self) -> str:
+        """What runs the files, with its version."""
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """Latency of each model, run in turns. Raises UserError."""
@@ -48,9 +57,19 @@ class Local:
         self.backend, self.suffix = backend, backend.suffix
 
     @property
-    def identity(self) -> str:
+    def device(self) -> str:
         """See ``Meter``."""
-        return f"{processor_name()}, {self.backend.name} {self.backend.version}"
+        return processor_name()
+
+    @property
+    def system(self) -> str:
+        """See ``Meter``."""
+        return platform.platform(terse=True)
+
+    @property
+    def software(self) -> str:
+        """See ``Meter``."""
+        return f"{self.backend.name} {self.backend.version}"
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """See ``Meter``."""
@@ -67,14 +86,27 @@ class Farm:
         self.meters, self.suffix, self.tell = meters, meters[0].suffix, tell
 
     @property
-    def identity(self) -> str:
+    def device(self) -> str:
         """See ``Meter``. Raises UserError where they are not of one kind."""
-        found = {meter.identity for meter in self.meters}
+        return self._common("device")
+
+    @property
+    def system(self) -> str:
+        """See ``Meter``. Raises UserError where they differ."""
+        return self._common("system")
+
+    @property
+    def software(self) -> str:
+        """See ``Meter``."""
+        return self._common("software")
+
+    def _common(self, what: str) -> str:
+        found = {getattr(meter, what) for meter in self.meters}
         if len(found) > 1:
             raise UserError(
                 f"the phones are of several kinds: {'; '.join(sorted(found))}", "--serial"
             )
-        return found.pop()
+        return str(found.pop())
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """See ``Meter``."""
@@ -134,6 +166,11 @@ def reach(
         return here(name)
     profile = get_profile(name)
     tool = PROGRAMS[program]
+    if profile.runtime.delegate not in (None, "cpu", "xnnpack"):
+        raise UserError(
+            f"{name!r} is of the device's {profile.runtime.delegate}, {tool.name} runs on its CPU",
+            fix="take the profile of its CPU",
+        )
     if benchmark is None:
         raise UserError(
             f"{name!r} is another device: its runtime's own program measures there",

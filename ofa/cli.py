@@ -137,6 +137,36 @@ def evaluate(
     evaluate_more(checkpoint, data, more, threads, quiet)
 
 
+@app.command()
+def average(
+    checkpoints: Annotated[
+        list[str], typer.Argument(metavar="NAME|DIR...", help="Each continues the one before.")
+    ],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR|ZIP", help="The images that they were trained on.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The checkpoint's folder.")
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR|ZIP", help="Test images; else the val/ of --data, if any."),
+    ] = None,
+    subnets: Annotated[int, typer.Option(min=2, help="Subnets to evaluate for the card.")] = 250,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Average a supernet with those that were trained on from it: often better than each.
+
+    Example:
+
+      ofa-train average first second third --data photos/ --output checkpoints/photos
+    """
+    from ofa.pipeline import average
+
+    average(checkpoints, data, test, output, subnets, threads, quiet)
+
+
 def main() -> None:
     """Entry point."""
     asks = {"-h", "--help", "--version"} & set(sys.argv[1:])

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,7 +19,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofa import train
-from ofa.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
 from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
 from ofa.errors import UserError
@@ -38,7 +38,7 @@ from ofa.teacher import Teacher
 from ofa.weights import RECALIBRATION_IMAGES, Array
 from ofa.wilson import wilson
 
-__all__ = ["Options", "evaluate_more", "train_supernet"]
+__all__ = ["Options", "average", "evaluate_more", "train_supernet"]
 
 _HELD_OUT_SHIPPED = 768  # held-out images that go into the checkpoint
 _TEST_SHIPPED = 500
@@ -109,11 +109,73 @@ def train_supernet(options: Options) -> Path:
 
     rng = np.random.default_rng(options.seed)
     archs = [only] if only is not None else spread(space, options.subnets, rng)
+    card = _card(options, run, splits, recipe, given)
+    return _hand_over(options.output, space, splits, run.model.shared, archs, card, say)
+
+
+def average(
+    checkpoints: Sequence[str],
+    data: Path,
+    test: Path | None,
+    output: Path,
+    subnets: int,
+    threads: int,
+    quiet: bool,
+) -> Path:
+    """The mean of checkpoints of which each continues the one before, as a checkpoint.
+
+    Such a mean is often better at every size than the last of them (Wortsman et al. 2022, "Model
+    soups": ends of runs from one start lie in one basin). data, test: those of the last, for its
+    evaluation. Raises UserError where the checkpoints are not of one line.
+    """
+    torch.set_num_threads(threads)
+    say = _Teller(quiet)
+    folder = output / "training"
+    _check_output(output, folder, resume=False)
+    sources = [read_checkpoint(find_checkpoint(name)) for name in checkpoints]
+    sources.sort(key=lambda source: len(_runs(source)))
+    last = sources[-1]
+    runs = _runs(last)
+    for source in sources[:-1]:
+        own = _runs(source)
+        if own != runs[: len(own)] or (source.space, source.classes) != (last.space, last.classes):
+            raise UserError(f"{last.path} does not continue it", str(source.path))
+        if any(phase["sort"] for run in runs[len(own) :] for phase in run["recipe"]["phases"]):
+            raise UserError("channels were sorted since: no mean of these", str(source.path))
+    splits = splits_of(data, test, last.card["data"]["held_out_images"], last.card["seed"])
+    if splits.train.classes != last.classes:
+        raise UserError(f"its classes are not those of {last.path}", f"--data {data}")
+    tensors = {
+        name: torch.from_numpy(np.mean([s.tensors[name] for s in sources], axis=0))
+        for name in last.tensors
+    }
+    card = {key: value for key, value in last.card.items() if key not in ("notes", "sha256")}
+    card |= {"name": output.name, "averaged": [len(_runs(source)) for source in sources]}
+    archs = spread(last.space, subnets, np.random.default_rng(last.card["seed"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    return _hand_over(output, last.space, splits, tensors, archs, card, say)
+
+
+def _runs(source: Checkpoint) -> list[dict[str, Any]]:
+    """The runs behind a checkpoint, in order."""
+    own = {key: value for key, value in source.card.items() if key in _HISTORY}
+    return [*source.card.get("before", []), own]
+
+
+def _hand_over(
+    output: Path,
+    space: Space,
+    splits: Splits,
+    shared: Mapping[str, torch.Tensor],
+    archs: list[Arch],
+    card: dict[str, Any],
+    say: _Teller,
+) -> Path:
+    """Evaluate subnets and write the checkpoint."""
     recalibration = split(splits.train, min(RECALIBRATION_IMAGES, len(splits.train) // 2), 1)[1]
-    rows = _evaluate(
-        space, run.model.shared, archs, recalibration, splits.held_out, folder / "subnets.csv", say
-    )
-    card = _card(options, run, splits, recipe, given, rows, recalibration)
+    kept = output / "training" / "subnets.csv"
+    rows = _evaluate(space, shared, archs, recalibration, splits.held_out, kept, say)
+    card["reached"] = _reached(space, shared, splits.test, rows, recalibration)
     few = split(splits.held_out, min(_HELD_OUT_SHIPPED, len(splits.held_out)), 2)[1]
     with tempfile.TemporaryDirectory() as scratch:
         calibration, test = Path(scratch) / "calibration.zip", Path(scratch) / "test.zip"
@@ -121,18 +183,18 @@ def train_supernet(options: Options) -> Path:
         shown = splits.test if splits.test is not None else few
         write_zip(test, {"": split(shown, min(_TEST_SHIPPED, len(shown)), 3)[1]})
         write_checkpoint(
-            options.output,
+            output,
             space=space,
             classes=splits.train.classes,
             labels=[LABELS.get(name, name) for name in splits.train.classes],
             preprocessing=LITE0,
-            tensors=run.model.numpy(),
+            tensors={name: value.detach().cpu().numpy() for name, value in shared.items()},
             card=card,
             evaluated=rows,
             files={"calibration.zip": calibration, "test.zip": test},
         )
-    say(f"next: ofa-specialize --checkpoint {options.output} --device pixel --budget 20ms")
-    return options.output
+    say(f"next: ofa-specialize --checkpoint {output} --device pixel --budget 20ms")
+    return output
 
 
 def evaluate_more(
@@ -213,12 +275,11 @@ def _start(
             raise UserError(
                 f"its classes are not those of {options.data}", f"--init {options.init}"
             )
-        space, tensors, card = source.space, source.tensors, source.card
-        this = {key: value for key, value in card.items() if key in _HISTORY}
+        space, tensors = source.space, source.tensors
         given = {
             "init": source.name,
-            "published": card.get("published"),
-            "before": [*card.get("before", []), this],
+            "published": source.card.get("published"),
+            "before": _runs(source),
         }
     published = given["published"]
     recipe = get_recipe(options.recipe or ("pretrained" if published else "scratch"))
@@ -262,29 +323,31 @@ def _evaluate(
     return [(a, macs(lower(space, a)), known[str(a)], len(held_out)) for a in archs]
 
 
-def _card(
-    options: Options,
-    run: train.Run,
-    splits: Splits,
-    recipe: Recipe,
-    given: dict[str, Any],
+def _reached(
+    space: Space,
+    shared: Mapping[str, torch.Tensor],
+    test: Images | None,
     rows: list[tuple[Arch, int, float, int]],
     recalibration: Images,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
+    """What a card says of the smallest and the largest subnet."""
     reached = []
     by_size = sorted(rows, key=lambda row: row[1])
-    for arch, arch_size, held_out, count in {by_size[0], by_size[-1]}:
+    for arch, size, held_out, count in dict.fromkeys((by_size[0], by_size[-1])):
         entry: dict[str, Any] = {
-            "arch": str(arch), "macs": arch_size, "held_out": {"value": held_out, "n": count},
+            "arch": str(arch), "macs": size, "held_out": {"value": held_out, "n": count},
         }  # fmt: skip
-        if splits.test is not None:
-            value = Evaluator(recalibration, splits.test).accuracy(
-                run.space, arch, run.model.shared
-            )
-            n = len(splits.test)
-            low, high = wilson(value, n)
-            entry["test"] = {"value": value, "n": n, "low": low, "high": high}
+        if test is not None:
+            value = Evaluator(recalibration, test).accuracy(space, arch, shared)
+            low, high = wilson(value, len(test))
+            entry["test"] = {"value": value, "n": len(test), "low": low, "high": high}
         reached.append(entry)
+    return reached
+
+
+def _card(
+    options: Options, run: train.Run, splits: Splits, recipe: Recipe, given: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "name": options.output.name,
         **given,
@@ -312,7 +375,6 @@ def _card(
             **{name: version(name) for name in ("torch", "numpy", "pillow", "ofa-specializer")},
         },
         "commit": _commit(),
-        "reached": reached,
     }
 
 

@@ -10,7 +10,7 @@ fitted anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,8 +106,8 @@ def calibrate(
         profile = fit_profile(name, title, samples, hardware, runtime, MEASURED_HERE, space.name)
     else:
         profile = fit_profile(
-            name, f"{bench.meter.identity}, calibrated", samples, like.hardware, like.runtime,
-            CALIBRATED, space.name,
+            name, f"{bench.meter.device}, calibrated", samples, like.hardware,
+            replace(like.runtime, version=bench.meter.software), CALIBRATED, space.name,
         )  # fmt: skip
     profile = replace(profile, provenance={**profile.provenance, **record.header})
     write_profile(profile, target)
@@ -116,11 +116,15 @@ def calibrate(
 
 @dataclass(frozen=True, slots=True)
 class Holds:
-    """What a few networks of a calibration take now. ratios: now / then."""
+    """What a few networks of a calibration take now.
+
+    changed: what is not as it was then, of system and software.
+    """
 
     archs: tuple[str, ...]
     then_ms: tuple[float, ...]
     now_ms: tuple[float, ...]
+    changed: tuple[str, ...]
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -152,13 +156,14 @@ def check(profile: Profile, bench: Bench) -> Holds:
 
     Raises UserError where its measurements are not there, or of another device or checkpoint.
     """
-    record = _Record.of(profile.name, like_of(profile), bench)
+    record = _Record.of(profile.name, like_of(profile), bench, may_change=True)
     by_ms = sorted(record.ms, key=record.ms.__getitem__)
     chosen = [by_ms[i] for i in np.linspace(0, len(by_ms) - 1, _CHECKED).round().astype(int)]
     now = bench.measure([Arch.parse(text) for text in chosen])
     return Holds(
-        tuple(chosen), tuple(record.ms[text] for text in chosen), tuple(m.median_ms for m in now)
-    )
+        tuple(chosen), tuple(record.ms[text] for text in chosen), tuple(m.median_ms for m in now),
+        record.changed,
+    )  # fmt: skip
 
 
 def _record_of(name: str) -> Path:
@@ -168,12 +173,13 @@ def _record_of(name: str) -> Path:
 class _Record:
     """The measurements of a calibration, one JSON object a line; the first says of what.
 
-    ms: architecture -> ms, corrected for the drift of the reference. Raises UserError where the
-    file is of something else.
+    ms: architecture -> ms, corrected for the drift of the reference. changed: what of ``may`` is
+    not as it was. Raises UserError where the file is of something else.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path, header: dict[str, Any], may: Sequence[str]) -> None:
         self.path, self.header = path, header
+        self.changed: tuple[str, ...] = ()
         self.ms: dict[str, float] = {}
         self.reference_ms: float | None = None
         if not path.is_file():
@@ -190,7 +196,11 @@ class _Record:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"not a file of measurements ({error})", str(path)) from error
         for key, value in header.items():
-            if first.get(key) != value:
+            if first.get(key) == value:
+                continue
+            if key in may:
+                self.changed += (f"{key} {first.get(key)!r} then, {value!r} now",)
+            else:
                 raise UserError(
                     f"the measurements there are of another {key}: {first.get(key)!r}, "
                     f"not {value!r}",
@@ -199,17 +209,20 @@ class _Record:
                 )
 
     @classmethod
-    def of(cls, name: str, like: str, bench: Bench) -> _Record:
-        """The record of a profile, as it is or as it begins."""
+    def of(cls, name: str, like: str, bench: Bench, may_change: bool = False) -> _Record:
+        """The record of a profile, as it is or as it begins; system and software may change."""
         return cls(
             _record_of(name),
             {
                 "format": "ofa-measurements/1",
                 "name": name,
                 "like": like,
-                "device": bench.meter.identity,
+                "device": bench.meter.device,
+                "system": bench.meter.system,
+                "software": bench.meter.software,
                 "checkpoint": bench.checkpoint.sha256,
             },
+            ("system", "software") if may_change else (),
         )
 
     def add(self, arch: str, ms: float, reference_ms: float, measured: dict[str, Any]) -> None:

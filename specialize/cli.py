@@ -112,6 +112,18 @@ def specialize(
             help="TFLite's benchmark_model for that device; alone, it runs on the only phone.",
         ),
     ] = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="What will run the file there, as 'tflite 2.16, 4 threads, gpu': a profile of "
+            "something else is refused.",
+        ),
+    ] = "",
+    assume_runtime: Annotated[
+        bool,
+        typer.Option("--assume-runtime", help="Take it all the same, with a wider bound."),
+    ] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for scoring.")] = os.cpu_count()
     or 1,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 0,
@@ -160,7 +172,8 @@ def specialize(
         "tradeoff": tradeoff, "strategy": strategy,
         "evaluations": evaluations, "checkpoint": checkpoint, "output": output,
         "confidence": confidence, "candidates": candidates, "images": images, "pareto": pareto,
-        "serials": serial or (), "ssh": ssh, "benchmark": benchmark, "threads": threads,
+        "serials": serial or (), "ssh": ssh, "benchmark": benchmark, "runtime": runtime,
+        "assume_runtime": assume_runtime, "threads": threads,
         "seed": seed, "force": force, "tell": tell,
     }  # fmt: skip
     if len(device) > 1:

@@ -101,7 +101,7 @@ def check(
     if json:
         write_json({
             "name": profile.name, "holds": found.holds, "architectures": found.archs,
-            "then_ms": found.then_ms, "now_ms": found.now_ms,
+            "then_ms": found.then_ms, "now_ms": found.now_ms, "changed": found.changed,
         })  # fmt: skip
     else:
         rows = zip(found.archs, found.then_ms, found.now_ms, found.ratios, strict=True)
@@ -110,6 +110,8 @@ def check(
                 f"{then:.3g} ms then, {now:.3g} ms now ({ratio - 1:+.1%}): {arch}",
                 markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
+        for change in found.changed:
+            stdout().print(change, markup=False, highlight=False, soft_wrap=True)
         verdict = "holds" if found.holds else "no longer holds: calibrate under another name"
         stdout().print(f"{profile.name} {verdict}", markup=False, highlight=False)
     if not found.holds:

@@ -13,6 +13,7 @@ from rich.table import Table as Grid
 
 from devices.profile import get_profile
 from devices.reach import HOSTS
+from devices.runtime import profile_for
 from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.space import Arch, Genotypes
@@ -125,7 +126,8 @@ def specialize_fleet(
 
     source = read_checkpoint(find_checkpoint(str(checkpoint)))
     space, model = source.space, fit(source.space, source.evaluated)
-    profiles = [get_profile(name).of_space(space.name) for name in names]
+    how = (options.get("runtime", ""), options.get("assume_runtime", False))
+    profiles = [profile_for(name, *how)[0].of_space(space.name) for name in names]
     costs = [cost_tables(space, profile, source.labels) for profile in profiles]
     problems = [
         pose(space, model.table, tables, profile, budgets, Objective(), confidence)

@@ -22,8 +22,8 @@ from devices.backends.ort import OnnxRuntime
 from devices.cost import Latency, predict, warnings_for
 from devices.measure import Measurement, measure
 from devices.memory import live_bytes
-from devices.profile import get_profile
 from devices.reach import HOSTS, Meter, reach
+from devices.runtime import profile_for
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
@@ -97,6 +97,8 @@ def specialize(
     serials: Sequence[str] = (),
     ssh: str | None = None,
     benchmark: Path | None = None,
+    runtime: str = "",
+    assume_runtime: bool = False,
     threads: int | None = None,
     seed: int = 0,
     force: bool = False,
@@ -113,7 +115,9 @@ def specialize(
     what was asked. images: the user's own, to recalibrate and choose with. pareto: write the
     whole front too, as front.csv and front.png. serials, ssh, benchmark: where the device is
     connected, see ``devices.reach``; then candidates are measured there, those that miss the budget
-    are left out, and the winner is measured once more.
+    are left out, and the winner is measured once more. runtime: what will run the file there
+    ("tflite 2.16, 4 threads"); where the profile is of another one it is refused, or with
+    assume_runtime its bound is widened, see ``devices.runtime``.
     tell: called with a line of text after each step. Same seed, same architecture and files.
     Raises UserError for what the caller can mend; then nothing is written.
     """
@@ -125,18 +129,24 @@ def specialize(
     search = get_strategy(strategy)
     words = _words(budget, sram, flash, objective)
     target = Path(output) if output is not None else _default_output(device, words)
-    if evaluations:
-        words.append(("--evaluations", str(evaluations)))
-    words += [("--serial", serial) for serial in serials]
-    words += [("--ssh", ssh)] if ssh is not None else []
-    words += [("--benchmark", str(benchmark))] if benchmark is not None else []
-    command = _command(device, words, strategy, checkpoint, confidence, candidates, images, seed)
+    asked: list[tuple[str, ...]] = [*words]
+    asked += [("--evaluations", str(evaluations))] if evaluations else []
+    asked += [("--serial", serial) for serial in serials]
+    asked += [("--ssh", ssh)] if ssh is not None else []
+    asked += [("--benchmark", str(benchmark))] if benchmark is not None else []
+    asked += [("--runtime", runtime)] if runtime else []
+    asked += [("--assume-runtime",)] if assume_runtime else []
+    command = _command(device, asked, strategy, checkpoint, confidence, candidates, images, seed)
     if pareto:
         check_drawable()
-    profile = None if device in HOSTS else get_profile(device)
     meter: Meter | None = None
-    if profile is None or serials or ssh is not None or benchmark is not None:
+    if device in HOSTS or serials or ssh is not None or benchmark is not None:
         meter = reach(device, serials=serials, ssh=ssh, benchmark=benchmark, tell=tell)
+    profile, assumed = None, None
+    if device not in HOSTS:
+        profile, assumed = profile_for(device, runtime, assume_runtime, meter)
+    elif runtime:
+        raise UserError("this machine is measured, with one thread", f"--runtime {runtime!r}")
     check_folder(target, command, force)
     with clock("load"):
         source = read_checkpoint(find_checkpoint(str(checkpoint)))
@@ -306,7 +316,7 @@ def specialize(
         ),
         files=[_file(path, data) for path, data in files.items()],
         timings=clock.seconds(),
-        warnings=warnings_for(profile, layers, latency.point),
+        warnings=[*filter(None, [assumed]), *warnings_for(profile, layers, latency.point)],
     )  # fmt: skip
     with clock("page"):
         shown = collect(document, source.space, model.table, profile, objective, found.trace)
@@ -512,7 +522,7 @@ def _default_output(device: str, words: Sequence[tuple[str, str]]) -> Path:
 
 def _command(
     device: str,
-    words: Sequence[tuple[str, str]],
+    words: Sequence[tuple[str, ...]],
     strategy: str,
     checkpoint: str | Path,
     confidence: float,
@@ -520,7 +530,7 @@ def _command(
     images: str | Path | None,
     seed: int,
 ) -> str:
-    asked = ["ofa-specialize", "--device", device, *(word for pair in words for word in pair)]
+    asked = ["ofa-specialize", "--device", device, *(word for option in words for word in option)]
     asked += ["--strategy", strategy, "--checkpoint", str(checkpoint)]
     asked += ["--confidence", f"{confidence:g}", "--candidates", str(candidates)]
     asked += ["--seed", str(seed)]

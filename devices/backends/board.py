@@ -78,15 +78,27 @@ class Board:
         self.threads, self.cores, self.tell = threads, cores, tell
 
     @cached_property
-    def identity(self) -> str:
-        """Model and system as a phone, or else any Linux, tells them."""
-        text = self.shell.run(
+    def device(self) -> str:
+        """Make and model as a phone, or else any Linux, tells them."""
+        return self._told(
             "getprop ro.product.manufacturer 2>/dev/null; getprop ro.product.model 2>/dev/null; "
-            "getprop ro.build.version.release 2>/dev/null; "
-            "tr -d '\\0' 2>/dev/null < /proc/device-tree/model; uname -srm"
+            "tr -d '\\0' 2>/dev/null < /proc/device-tree/model; echo; uname -m"
         )
-        words = [line.strip() for line in text.splitlines() if line.strip()]
-        return f"{', '.join(words)}, {self.program.name} {_digest(self.tool)}"
+
+    @cached_property
+    def system(self) -> str:
+        """Release of Android, if it is that, and kernel."""
+        return self._told("getprop ro.build.version.release 2>/dev/null; uname -sr")
+
+    @cached_property
+    def software(self) -> str:
+        """The program, and which build of it."""
+        digest = hashlib.sha256(self.tool.read_bytes()).hexdigest()
+        return f"{self.program.name} {digest[:8]}"
+
+    def _told(self, command: str) -> str:
+        lines = map(str.strip, self.shell.run(command).splitlines())
+        return ", ".join(filter(None, lines))
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """Latency of each model, run in turns. Raises UserError."""
@@ -181,11 +193,6 @@ class Board:
             raw_ms=tuple(means),
             told_p90_ms=statistics.median(summary.p90_ms for summary in summaries),
         )
-
-
-def _digest(file: Path) -> str:
-    """Which build of a program it is."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
 
 
 def cores_to_use(speeds: dict[int, int], cores: str) -> tuple[int, ...]:

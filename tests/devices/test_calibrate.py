@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -82,6 +83,24 @@ def test_a_machine_unlike_any_phone_is_priced_too() -> None:
     profile = fit(measured(truth, 14, seed=0, noise=0.0))
     assert abs(ratios(profile, measured(truth, 40, seed=1, noise=0.0)) - 1).mean() < 0.015
     assert "MACs" in profile.mix_of
+
+
+def test_from_fifty_networks_it_may_learn_what_no_phone_has() -> None:
+    """A device on which stride 2 is very dear: each feature gets its price, and only then."""
+    odd = dict(get_profile("pixel4").coefficients)
+    odd["dw.s2"] *= 20
+
+    def truth(layers: tuple[Layer, ...]) -> float:
+        return predict(replace(get_profile("pixel4"), coefficients=odd), layers).point
+
+    few, many = (fit(measured(truth, count, seed=0, noise=0.01)) for count in (40, 56))
+    others = measured(truth, 60, seed=1, noise=0.0)
+    errors = [abs(1 / ratios(profile, others) - 1).mean() for profile in (few, many)]
+    assert "dw.s2" in many.mix_of
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.01
+    cost = many.coefficients
+    assert cost["pw.macs"] <= cost["dw.k3"] <= cost["dw.k5"] <= cost["dw.k7"]
 
 
 @pytest.mark.parametrize("slower", [0.01, 1.0, 100.0])

@@ -146,8 +146,4 @@ def test_what_was_not_measured_is_said() -> None:
     assert "fitted on networks of 224 px; this one has 96 px" in warnings_for(pixel, small, 5.0)[0]
     assert any("outside" in text for text in warnings_for(pixel, large, 0.5))
     assert any("grade C" in text for text in warnings_for(get_profile("rpi4"), large, 50.0))
-    assert any(
-        "of int8 networks" in text for text in warnings_for(get_profile("s10-int8"), large, 9)
-    )
-    assert warnings_for(get_profile("s10-int8"), large, 9.0, precision="int8") == []
     assert warnings_for(get_profile("pixel4-gpu"), large, 9.0) == []

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -50,6 +51,27 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
     longer = read_checkpoint(tmp_path / "trained")
     assert len(longer.evaluated.accuracy) == 7
     assert longer.sha256 == checkpoint.sha256
+
+    # Trained on from there, and both averaged.
+    words = ("--data", photos, "--held-out", "50", "-q")
+    further = command(
+        "ofa-train", *words, "--output", "further", "--init", "trained", "--recipe", "refine",
+        "--epochs", "0.2", "--subnets", "2", cwd=tmp_path,
+    )  # fmt: skip
+    assert further.returncode == 0, further.stderr
+    mean = command("ofa-train", "average", "further", "trained", "--data", photos,
+                   "--output", "mean", "--subnets", "2", "-q", cwd=tmp_path)  # fmt: skip
+    assert mean.returncode == 0, mean.stderr
+    ends = [read_checkpoint(tmp_path / name) for name in ("trained", "further", "mean")]
+    assert ends[2].card["averaged"] == [1, 2]
+    assert [run["recipe"]["name"] for run in ends[2].card["before"]] == ["pretrained"]
+    for name, value in ends[2].tensors.items():
+        expected = (ends[0].tensors[name] + ends[1].tensors[name]) / 2
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-6)
+    other = command("ofa-train", "average", "further", "lite-imagenette", "--data", photos,
+                    "--output", "no", cwd=tmp_path)  # fmt: skip
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "does not continue it" in other.stderr
 
 
 @pytest.mark.parametrize(

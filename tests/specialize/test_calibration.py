@@ -72,7 +72,8 @@ class Stopwatch:
     """A device whose latency is the size of the file, times ``speed`` at each call."""
 
     suffix = ".tflite"
-    identity = "stopwatch"
+    device = "stopwatch"
+    system, software = "clockwork 1", "spring 1"
 
     def __init__(self, *speed: float) -> None:
         self.speed = list(speed)
@@ -108,6 +109,7 @@ def test_an_interrupted_calibration_goes_on(tiny: Path, config: Path) -> None:
     assert get_profile(str(path)).as_dict() == profile.as_dict()
     assert profile.hardware == like.hardware
     assert profile.provenance["like"] == "pixel4"
+    assert str(profile.runtime) == "tflite spring 1, cpu, 1 thread, float32"
     assert profile.kind == "phone"
 
 
@@ -124,9 +126,16 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
     profile, path = calibrate("mine", bench, like, 10)
     assert check(profile, Bench("mine", Stopwatch(1.0), checkpoint)).holds
     assert not check(profile, Bench("mine", Stopwatch(1.2), checkpoint)).holds
+    oiled = Stopwatch(1.0)
+    oiled.software = "spring 2"
+    found = check(profile, Bench("mine", oiled, checkpoint))
+    assert found.holds
+    assert found.changed == ("software 'spring 1' then, 'spring 2' now",)
+    with pytest.raises(UserError, match="of another software: 'spring 1', not 'spring 2'"):
+        calibrate("mine", Bench("mine", oiled, checkpoint), like, 11)
     before = path.read_bytes()
     other = Stopwatch(1.0)
-    other.identity = "another watch"
+    other.device = "another watch"
     with pytest.raises(UserError, match="of another device: 'stopwatch', not 'another watch'"):
         calibrate("mine", Bench("mine", other, checkpoint), like, 11)
     with pytest.raises(UserError, match="of another like: 'pixel4', not 'note10'"):

@@ -1,0 +1,142 @@
+"""The runtime that will run a file, against the one that a profile was measured with.
+
+A latency is of a runtime as much as of a device. Where the two differ a profile is refused, or,
+where the user insists, its bounds are widened by the largest effect that was measured of such a
+difference (docs/devices.md says where).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from devices.profile import (
+    CALIBRATED,
+    MEASURED_HERE,
+    Profile,
+    Runtime,
+    get_profile,
+    load_profiles,
+)
+from devices.reach import HOSTS, Meter, here
+from ofa.errors import UserError
+from ofa.machine import processor_name
+
+__all__ = ["Use", "for_use", "parse_use", "profile_for"]
+
+_OTHER_SOFTWARE = 1.8
+_OTHER_DELEGATE = 6.7
+_FLOAT_FOR_INT8 = 3.9
+_MORE_THREADS = 1.1
+
+#: What runs the operators; XNNPACK is what TFLite takes on a CPU.
+_DELEGATES = {
+    "cpu": "cpu", "xnnpack": "cpu", "gpu": "gpu", "npu": "npu", "nnapi": "nnapi",
+    "builtin": "builtin",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a file will be run; None: not said. software: name, or name and version."""
+
+    software: str | None = None
+    delegate: str | None = None
+    threads: int | None = None
+    precision: str = "float32"
+
+
+def profile_for(
+    name: str, runtime: str, assume: bool, meter: Meter | None = None
+) -> tuple[Profile, str | None]:
+    """A device's profile for how files will be run there; see ``for_use``.
+
+    runtime: as ``parse_use`` takes it. Of a calibrated profile the software is known without being
+    told: what ``meter`` runs, or what is installed here.
+    """
+    profile = get_profile(name)
+    use = parse_use(runtime)
+    source = profile.provenance.get("source")
+    if use.software is None and source == CALIBRATED and meter is not None:
+        use = replace(use, software=f"{profile.runtime.name} {meter.software}")
+    if use.software is None and source == MEASURED_HERE:
+        installed = [here(host).software for host in HOSTS]
+        ours = [one for one in installed if one.startswith(profile.runtime.name)]
+        if ours and profile.hardware.soc == processor_name():
+            use = replace(use, software=ours[0])
+    return for_use(profile, use, assume)
+
+
+def parse_use(text: str, precision: str = "float32") -> Use:
+    """From words with commas: "tflite 2.16, 4 threads, gpu". Raises UserError."""
+    use = Use(precision=precision)
+    for word in filter(None, (part.strip().casefold() for part in text.split(","))):
+        if threads := re.fullmatch(r"(\d+) ?threads?", word):
+            use = replace(use, threads=int(threads[1]))
+        elif word in _DELEGATES:
+            use = replace(use, delegate=word)
+        elif use.software is None and not word[0].isdigit():
+            use = replace(use, software=word)
+        else:
+            raise UserError(
+                f"{word!r} is neither a number of threads, nor a delegate, nor a runtime",
+                f"--runtime {text!r}",
+                "such as 'tflite 2.16, 4 threads, gpu'",
+            )
+    return use
+
+
+def for_use(profile: Profile, use: Use, assume: bool) -> tuple[Profile, str | None]:
+    """The profile for that use, and a sentence on what was assumed where they differ.
+
+    Raises UserError where they differ and nothing may be assumed.
+    """
+    differences = _differences(profile.runtime, use)
+    if not differences:
+        return profile, None
+    told = " and ".join(differences)
+    if not assume:
+        nearest = sorted(
+            (
+                other
+                for other in load_profiles()
+                if other.hardware.device == profile.hardware.device
+                and not _differences(other.runtime, use)
+            ),
+            key=lambda other: (other.hardware.cores != profile.hardware.cores, len(other.name)),
+        )
+        raise UserError(
+            f"profile {profile.name!r} is of {told}",
+            fix=(f"--device {nearest[0].name} is of that; " if nearest else "")
+            + "--assume-runtime takes it all the same, with a wider bound",
+        )
+    factor = 1.0
+    for each in differences.values():
+        factor *= each
+    bound = {confidence: each * factor for confidence, each in profile.bound.items()}
+    return (
+        replace(profile, bound=bound),
+        f"the profile is of {told}: its bound is {factor:.2g} times as wide (--assume-runtime)",
+    )
+
+
+def _differences(measured: Runtime, use: Use) -> dict[str, float]:
+    """Each difference in words, and what it may cost as a factor."""
+    found = {}
+    if use.software is not None:
+        ours, theirs = use.software.casefold().split(), measured.software.casefold().split()
+        if theirs[: len(ours)] != ours:
+            found[f"{measured.software}, not {use.software}"] = _OTHER_SOFTWARE
+    delegate = measured.delegate or "cpu"
+    if use.delegate is not None and _DELEGATES[use.delegate] != _DELEGATES.get(delegate):
+        found[f"delegate {delegate}, not {use.delegate}"] = _OTHER_DELEGATE
+    if use.threads is not None and measured.threads not in (None, use.threads):
+        assert measured.threads is not None
+        slower = measured.threads / use.threads
+        plural = "s" * (measured.threads != 1)
+        found[f"{measured.threads} thread{plural}, not {use.threads}"] = max(slower, _MORE_THREADS)
+    quantized = measured.precision.endswith("int8")
+    if quantized != use.precision.endswith("int8"):
+        cost = _FLOAT_FOR_INT8 if quantized else 1.0
+        found[f"{measured.precision} networks, not {use.precision}"] = cost
+    return found
