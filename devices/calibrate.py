@@ -1,10 +1,11 @@
 """From a few measured networks to a profile.
 
 A device's coefficients are a nonnegative mix of those of known devices and of five simple ones
-that each price a single thing. From many networks it may have more freedom: a simple device for
-each feature, where that errs less on networks left out. A mix inherits what every fit must keep: no
-negative price, and a larger depthwise kernel never cheaper than a smaller one. docs/devices.md has
-the errors.
+that each price a single thing. The simple ones are held back, since they know nothing of networks
+unlike the measured ones, unless they err clearly less on measured networks left out; from many
+networks there may be one for each feature. A mix inherits what every fit must keep: no negative
+price, and a larger depthwise kernel never cheaper than a smaller one. docs/devices.md has the
+errors.
 
 One-sided bounds are the leave-one-out ratios of actual to predicted at the conformal rank
 (Vovk et al. 2005; Lei et al. 2018, sec. 2), valid for networks drawn like the measured ones.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from math import ceil
 from pathlib import Path
@@ -41,10 +43,12 @@ FloatArray = NDArray[np.float64]
 #: A network's layers, and its measured latency in ms.
 Sample = tuple[Sequence[Layer], float]
 
-_RIDGE = 1e-3  # toward no contribution: keeps a mix of many alike devices small
+# Toward no contribution: keeps a mix of many alike devices small, and simple ones held back.
+_RIDGE, _RIDGE_HELD = 1e-3, 3e-2
+_CLEARLY = 0.8  # of the error, of few networks, for a mix with more freedom to be taken
 _CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
 _FEWEST = 9  # for a bound at 0.9
-_MANY = 50  # from here on a mix may have a simple device for each feature
+_MANY = 50
 
 _DEPTHWISE = ("dw.k3", "dw.k5", "dw.k7")
 #: Simple devices: name -> the features that cost 1 each there. Depthwise MACs are in two of them,
@@ -59,10 +63,9 @@ _SIMPLE = {
         "dw.s2", "fc.w", "mem.io", "pool.ops",
     ),
 }  # fmt: skip
-#: The same with a device for each feature; of depthwise MACs one for each step to a larger kernel.
-_FINE = {f: (f,) for f in FEATURES if f not in ("pw.macs", *_DEPTHWISE)} | {
-    "1x1 and depthwise MACs": ("pw.macs", *_DEPTHWISE),
-    **{f"{f} and larger": _DEPTHWISE[i:] for i, f in enumerate(_DEPTHWISE)},
+#: The same with a device for each feature; 1x1 MACs only together with depthwise ones, as above.
+_FINE = {f: (f,) for f in FEATURES if f != "pw.macs"} | {
+    "1x1 and depthwise MACs": ("pw.macs", *_DEPTHWISE)
 }
 
 
@@ -85,9 +88,12 @@ def fit_profile(
         raise ValueError(f"{len(samples)} samples; a bound at 0.9 needs {_FEWEST}")
     x = np.stack([_vector(layers) for layers, _ in samples])
     y = np.array([ms for _, ms in samples])
-    choices = (_SIMPLE, _FINE) if len(samples) >= _MANY else (_SIMPLE,)
-    fits = [_Fit(x, y, *_library(runtime.precision, simple)) for simple in choices]
-    best = min(fits, key=lambda fit: fit.errors.mean())
+    precision, many = runtime.precision, len(samples) >= _MANY
+    best = _Fit(x, y, _Library.of(precision, _SIMPLE, _RIDGE_HELD))
+    for simple in (_SIMPLE, _FINE) if many else (_SIMPLE,):
+        freer = _Fit(x, y, _Library.of(precision, simple, _RIDGE))
+        if freer.errors.mean() < best.errors.mean() * (1.0 if many else _CLEARLY):
+            best = freer
     ratios, errors = best.ratios, best.errors
     mape = float(100 * errors.mean())
     sides = [layers[0].in_shape[0] for layers, _ in samples]
@@ -155,20 +161,35 @@ def write_profile(profile: Profile, path: Path) -> None:
     partial.replace(path)
 
 
-def _library(precision: str, simple: Mapping[str, tuple[str, ...]]) -> tuple[list[str], FloatArray]:
-    """(names, (D, 21) coefficients) of the devices that are mixed: known ones, then simple ones."""
-    known = [
-        profile
-        for profile in load_profiles()
-        if profile.grade in "AB"
-        and profile.runtime.precision == precision
-        and profile.runtime.delegate not in ("gpu", "npu")
-        and profile.limits is None
-        and not profile.mix_of
-    ]
-    rows = [[profile.coefficients[f] for f in FEATURES] for profile in known]
-    rows += [[float(f in priced) for f in FEATURES] for priced in simple.values()]
-    return [*(profile.name for profile in known), *simple], np.array(rows)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Library:
+    """The devices that are mixed: coefficients (D, 21), and how far each is held back."""
+
+    names: tuple[str, ...]
+    coefficients: FloatArray
+    ridge: FloatArray
+
+    @classmethod
+    def of(
+        cls, precision: str, simple: Mapping[str, tuple[str, ...]], ridge_simple: float
+    ) -> _Library:
+        """Known devices of that precision, then simple ones."""
+        known = [
+            profile
+            for profile in load_profiles()
+            if profile.grade in "AB"
+            and profile.runtime.precision == precision
+            and profile.runtime.delegate not in ("gpu", "npu")
+            and profile.limits is None
+            and not profile.mix_of
+        ]
+        rows = [[profile.coefficients[f] for f in FEATURES] for profile in known]
+        rows += [[float(f in priced) for f in FEATURES] for priced in simple.values()]
+        return cls(
+            (*(profile.name for profile in known), *simple),
+            np.array(rows),
+            np.repeat((_RIDGE, ridge_simple), (len(known), len(simple))),
+        )
 
 
 def _vector(layers: Sequence[Layer]) -> FloatArray:
@@ -188,39 +209,38 @@ class _Fit:
     them, relative to the actual.
     """
 
-    def __init__(
-        self, x: FloatArray, y: FloatArray, names: Sequence[str], library: FloatArray
-    ) -> None:
+    def __init__(self, x: FloatArray, y: FloatArray, library: _Library) -> None:
         weights = _mix(x, y, library)
-        self.coefficients = weights @ library
-        self.mix_of = {n: float(w) for n, w in zip(names, weights, strict=True) if w > 0}
+        self.coefficients = weights @ library.coefficients
+        self.mix_of = {n: float(w) for n, w in zip(library.names, weights, strict=True) if w > 0}
         self.ratios = np.sort(_left_out(x, y, library))
         self.errors = abs(1 / self.ratios - 1)
 
 
-def _mix(x: FloatArray, y: FloatArray, library: FloatArray) -> FloatArray:
+def _mix(x: FloatArray, y: FloatArray, library: _Library) -> FloatArray:
     """(D,) weights: nonnegative least squares of relative errors.
 
     Each device is first scaled to predict y on average, so that the ridge treats a slow one like a
     fast one. One that prices none of these networks gets no weight.
     """
-    relative = x @ library.T / y[:, None]
+    relative = x @ library.coefficients.T / y[:, None]
     scale = relative.mean(axis=0)
     scale[scale == 0] = 1.0
     relative /= scale
-    ridge = np.sqrt(_RIDGE * len(y)) * np.eye(len(library))
+    ridge = np.diag(np.sqrt(library.ridge * len(y)))
     weights, _ = nnls(
-        np.vstack([relative, ridge]), np.concatenate([np.ones(len(y)), np.zeros(len(library))])
+        np.vstack([relative, ridge]), np.concatenate([np.ones(len(y)), np.zeros(len(ridge))])
     )
     return np.asarray(weights / scale)
 
 
-def _left_out(x: FloatArray, y: FloatArray, library: FloatArray) -> FloatArray:
+def _left_out(x: FloatArray, y: FloatArray, library: _Library) -> FloatArray:
     """(N,) actual / predicted of each network by the fit to the others."""
     ratios = np.empty(len(y))
     for out in range(len(y)):
         rest = np.arange(len(y)) != out
-        ratios[out] = y[out] / (x[out] @ (_mix(x[rest], y[rest], library) @ library))
+        weights = _mix(x[rest], y[rest], library)
+        ratios[out] = y[out] / (x[out] @ (weights @ library.coefficients))
     return ratios
 
 
