@@ -1,4 +1,4 @@
-"""What a float32 network needs: bytes of activations while it runs, and bytes of its file.
+"""What a network needs: bytes of activations while it runs, and bytes of its file.
 
 Both are tables, so the search limits them, or makes them least, like any other quantity.
 """
@@ -13,20 +13,25 @@ from ofa.table import Table, tabulate, tabulate_together
 
 __all__ = ["flash_table", "live_bytes", "sram_table"]
 
-_ELEMENT = 4  # bytes of a float32
+#: Bytes of a weight or an activation.
+_ELEMENT = {"float32": 4, "int8": 1}
+#: Bytes of an output channel of an int8 layer beside its weights: the bias, and a scale and a zero
+#: point of the weights and of the bias.
+_CHANNEL = 4 + 2 * (4 + 8)
 #: Tables, names and padding of an operator in a TFLite file, at most; measured: 300 to 400.
 _OPERATOR = 512
 #: What a file holds beside its operators and labels, at most.
 _FILE = 4096
 
 
-def live_bytes(layers: Sequence[Layer]) -> list[int]:
+def live_bytes(layers: Sequence[Layer], precision: str = "float32") -> list[int]:
     """For each layer, the bytes of all activations that exist while it runs.
 
     These are its inputs, its output, and what a later layer still reads. The largest is the least
     arena in which the network can run; an interpreter adds its own bookkeeping.
     """
-    bytes_of = {name: size for layer in layers for name, size in _tensors(layer).items()}
+    element = _ELEMENT[precision]
+    bytes_of = {name: element * size for layer in layers for name, size in _tensors(layer).items()}
     last_use = {name: index for index, layer in enumerate(layers) for name in layer.inputs}
     live = [layers[0].inputs[0]]
     found = []
@@ -38,19 +43,26 @@ def live_bytes(layers: Sequence[Layer]) -> list[int]:
 
 
 def _tensors(layer: Layer) -> dict[str, int]:
-    """Bytes of the tensors that a layer reads and writes, by the name of what makes them."""
+    """Sizes of the tensors that a layer reads and writes, by the name of what makes them."""
     height, width, channels = layer.in_shape
-    into = _ELEMENT * height * width * channels
+    into = height * width * channels
     height, width, channels = layer.out_shape
-    return dict.fromkeys(layer.inputs, into) | {layer.name: _ELEMENT * height * width * channels}
+    return dict.fromkeys(layer.inputs, into) | {layer.name: height * width * channels}
 
 
-def sram_table(space: Space) -> Table:
+def sram_table(space: Space, precision: str = "float32") -> Table:
     """The table of the activations' peak, in bytes: a maximum over layers."""
-    return tabulate_together(space, live_bytes, reduce="max")
+    return tabulate_together(space, lambda layers: live_bytes(layers, precision), reduce="max")
 
 
-def flash_table(space: Space, labels: Sequence[str]) -> Table:
+def flash_table(space: Space, labels: Sequence[str], precision: str = "float32") -> Table:
     """The table of the TFLite file's size, in bytes: never below the real one, hardly above."""
     constant = _FILE + len("\n".join(labels).encode())
-    return tabulate(space, lambda layer: _OPERATOR + _ELEMENT * layer.parameters, constant)
+
+    def size(layer: Layer) -> int:
+        content = _ELEMENT[precision] * layer.parameters
+        if precision == "int8" and layer.parameters:
+            content += (_CHANNEL - 1) * layer.out_shape[2]  # its bias is among the parameters
+        return _OPERATOR + content
+
+    return tabulate(space, size, constant)

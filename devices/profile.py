@@ -155,6 +155,11 @@ class Profile:
         return replace(self, bound={c: factor * _OTHER_FAMILY for c, factor in self.bound.items()})
 
     @property
+    def precision(self) -> Literal["float32", "int8"]:
+        """Of the files that it is of: a GPU runs float32 ones in float16."""
+        return "int8" if self.runtime.precision.endswith("int8") else "float32"
+
+    @property
     def typical_error(self) -> float:
         """MAPE in percent on networks left out of the fit: of the mobile ones where known."""
         return next(self.errors[way]["mape"] for way in _LEFT_OUT if way in self.errors)

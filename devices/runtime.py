@@ -47,15 +47,16 @@ class Use:
 
 
 def profile_for(
-    name: str, runtime: str, assume: bool, meter: Meter | None = None
+    name: str, runtime: str, assume: bool, meter: Meter | None = None, precision: str = ""
 ) -> tuple[Profile, str | None]:
     """A device's profile for how files will be run there; see ``for_use``.
 
-    runtime: as ``parse_use`` takes it. Of a calibrated profile the software is known without being
-    told: what ``meter`` runs, or what is installed here.
+    runtime: as ``parse_use`` takes it. precision: of the file; the profile's own by default. Of a
+    calibrated profile the software is known without being told: what ``meter`` runs, or what is
+    installed here.
     """
     profile = get_profile(name)
-    use = parse_use(runtime)
+    use = parse_use(runtime, precision or profile.precision)
     source = profile.provenance.get("source")
     if use.software is None and source == CALIBRATED and meter is not None:
         use = replace(use, software=f"{profile.runtime.name} {meter.software}")
@@ -135,7 +136,7 @@ def _differences(measured: Runtime, use: Use) -> dict[str, float]:
         slower = measured.threads / use.threads
         plural = "s" * (measured.threads != 1)
         found[f"{measured.threads} thread{plural}, not {use.threads}"] = max(slower, _MORE_THREADS)
-    quantized = measured.precision.endswith("int8")
+    quantized = measured.precision.endswith("int8")  # as ``Profile.precision`` has it
     if quantized != use.precision.endswith("int8"):
         cost = _FLOAT_FOR_INT8 if quantized else 1.0
         found[f"{measured.precision} networks, not {use.precision}"] = cost

@@ -15,6 +15,7 @@ from ofa.layers import Layer, lower
 from ofa.space import Arch
 from ofa.weights import Weights, extract, fold
 from specialize.export.onnx import onnx_model
+from specialize.export.quantize import qdq_model, quantize
 from specialize.export.tflite import tflite_model
 
 __all__ = ["Bench"]
@@ -23,13 +24,17 @@ __all__ = ["Bench"]
 class Bench:
     """Exports subnets, and measures the files. name: of the device, for messages."""
 
-    def __init__(self, name: str, meter: Meter, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, name: str, meter: Meter, checkpoint: Checkpoint, precision: str = "float32"
+    ) -> None:
         self.name, self.meter, self.checkpoint = name, meter, checkpoint
+        self.precision = precision
 
     def measure(self, archs: Sequence[Arch]) -> list[Measurement]:
         """Latency of each, measured in turns so that a drift of the device hits all alike.
 
-        Latency does not depend on the weights' values, so batch norms are not recalibrated.
+        Latency does not depend on the weights' values, so batch norms are not recalibrated, and
+        integers are those of noise.
         """
         files = []
         for arch in archs:
@@ -58,6 +63,13 @@ class Bench:
         return fold(layers, weights, plain, self.checkpoint.space.bn_eps)
 
     def _file(self, layers: tuple[Layer, ...], folded: Weights) -> bytes:
-        write = tflite_model if self.meter.suffix == ".tflite" else onnx_model
         c = self.checkpoint
-        return write(layers, folded, c.labels, c.preprocessing, c.name)
+        content = (layers, folded, c.labels, c.preprocessing, c.name)
+        height, width, channels = layers[0].in_shape
+        noise = np.random.default_rng(0).normal(size=(1, channels, height, width))
+        images = noise.astype(np.float32)
+        if self.meter.suffix == ".tflite":
+            integers = quantize(layers, folded, images) if self.precision == "int8" else None
+            return tflite_model(*content, integers)
+        model = onnx_model(*content)
+        return qdq_model(model, images) if self.precision == "int8" else model

@@ -55,9 +55,9 @@ def _about_here(bench: Bench) -> tuple[str, Hardware, Runtime]:
     assert isinstance(bench.meter, Local)
     backend, processor = bench.meter.backend, processor_name()
     return (
-        f"this machine ({processor}), {backend.name}, 1 thread, float32",
+        f"this machine ({processor}), {backend.name}, 1 thread, {bench.precision}",
         Hardware("this machine", processor, "1", processor, None),
-        Runtime(backend.name, backend.version, "cpu", 1, "float32", 1),
+        Runtime(backend.name, backend.version, "cpu", 1, bench.precision, 1),
     )
 
 

@@ -112,6 +112,12 @@ def specialize(
             help="TFLite's benchmark_model for that device; alone, it runs on the only phone.",
         ),
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="float32|int8", help="Of the files; by default what the device's profile is of."
+        ),
+    ] = "",
     runtime: Annotated[
         str,
         typer.Option(
@@ -172,9 +178,9 @@ def specialize(
         "tradeoff": tradeoff, "strategy": strategy,
         "evaluations": evaluations, "checkpoint": checkpoint, "output": output,
         "confidence": confidence, "candidates": candidates, "images": images, "pareto": pareto,
-        "serials": serial or (), "ssh": ssh, "benchmark": benchmark, "runtime": runtime,
-        "assume_runtime": assume_runtime, "threads": threads,
-        "seed": seed, "force": force, "tell": tell,
+        "serials": serial or (), "ssh": ssh, "benchmark": benchmark,
+        "precision": precision, "runtime": runtime, "assume_runtime": assume_runtime,
+        "threads": threads, "seed": seed, "force": force, "tell": tell,
     }  # fmt: skip
     if len(device) > 1:
         fleet = specialize_fleet(device, budget or (), **options)

@@ -126,12 +126,14 @@ def _bench(
     benchmark: Path | None,
     quiet: bool,
 ) -> Bench:
-    from devices.reach import reach
+    from devices.profile import get_profile
+    from devices.reach import HOSTS, reach
     from ofa.checkpoint import find_checkpoint, read_checkpoint
     from specialize.bench import Bench
 
     meter = reach(like, serials=serial or (), ssh=ssh, benchmark=benchmark, tell=teller(quiet))
-    return Bench(like, meter, read_checkpoint(find_checkpoint(checkpoint)))
+    precision = "float32" if like in HOSTS else get_profile(like).precision
+    return Bench(like, meter, read_checkpoint(find_checkpoint(checkpoint)), precision)
 
 
 def main() -> None:

@@ -126,9 +126,17 @@ def specialize_fleet(
 
     source = read_checkpoint(find_checkpoint(str(checkpoint)))
     space, model = source.space, fit(source.space, source.evaluated)
-    how = (options.get("runtime", ""), options.get("assume_runtime", False))
-    profiles = [profile_for(name, *how)[0].of_space(space.name) for name in names]
-    costs = [cost_tables(space, profile, source.labels) for profile in profiles]
+    precision = options.get("precision", "")
+    profiles = [
+        profile_for(
+            name, options.get("runtime", ""), options.get("assume_runtime", False), None, precision
+        )[0].of_space(space.name)
+        for name in names
+    ]
+    costs = [
+        cost_tables(space, profile, source.labels, precision or profile.precision)
+        for profile in profiles
+    ]
     problems = [
         pose(space, model.table, tables, profile, budgets, Objective(), confidence)
         for profile, tables in zip(profiles, costs, strict=True)

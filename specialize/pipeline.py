@@ -30,12 +30,14 @@ from ofa.images import Images, open_images, split
 from ofa.layers import macs, parameters
 from ofa.space import Arch
 from ofa.table import Table
+from ofa.weights import Array
 from ofa.wilson import wilson
 from specialize import report as r
 from specialize.accuracy import AccuracyModel, fit, percent, rank
 from specialize.bench import Bench
 from specialize.calibration import profile_here
 from specialize.export.onnx import onnx_model
+from specialize.export.quantize import qdq_model
 from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
 from specialize.front import check_drawable, front_csv, front_png
@@ -44,13 +46,13 @@ from specialize.page import collect, render
 from specialize.pose import check_reachable, cost_tables, demanding, pose
 from specialize.problem import REPORTED, Limit, Objective, Problem, Quantity, budgets_of
 from specialize.refine import evaluate_more
-from specialize.score import Cut, Scorer, percent_right
+from specialize.score import Cut, Int8Scorer, Scorer, percent_right
 from specialize.search import SearchResult, exact, get_strategy
 
 __all__ = ["Result", "specialize"]
 
 #: Held-out images on which all candidates are scored; the best few are scored on all of them.
-_FIRST_LOOK = 150
+_FIRST_LOOK = 80
 _FINALISTS = 3
 #: Searches, with a limit that is tightened where candidates do not hold when they are measured or
 #: scored on images, and loosened where they leave room.
@@ -97,6 +99,7 @@ def specialize(
     serials: Sequence[str] = (),
     ssh: str | None = None,
     benchmark: Path | None = None,
+    precision: str = "",
     runtime: str = "",
     assume_runtime: bool = False,
     threads: int | None = None,
@@ -115,12 +118,15 @@ def specialize(
     what was asked. images: the user's own, to recalibrate and choose with. pareto: write the
     whole front too, as front.csv and front.png. serials, ssh, benchmark: where the device is
     connected, see ``devices.reach``; then candidates are measured there, those that miss the budget
-    are left out, and the winner is measured once more. runtime: what will run the file there
+    are left out, and the winner is measured once more. precision: ``float32`` or ``int8``, of the
+    files; by default what the device's profile is of. runtime: what will run the file there
     ("tflite 2.16, 4 threads"); where the profile is of another one it is refused, or with
     assume_runtime its bound is widened, see ``devices.runtime``.
     tell: called with a line of text after each step. Same seed, same architecture and files.
     Raises UserError for what the caller can mend; then nothing is written.
     """
+    if precision not in ("", "float32", "int8"):
+        raise UserError(f"unknown precision {precision!r} (--precision)", fix="float32 or int8")
     clock = _Clock()
     objective = Objective(minimize, min_accuracy, tradeoff)
     budgets = budgets_of(budget, sram, flash)
@@ -134,6 +140,7 @@ def specialize(
     asked += [("--serial", serial) for serial in serials]
     asked += [("--ssh", ssh)] if ssh is not None else []
     asked += [("--benchmark", str(benchmark))] if benchmark is not None else []
+    asked += [("--precision", precision)] if precision else []
     asked += [("--runtime", runtime)] if runtime else []
     asked += [("--assume-runtime",)] if assume_runtime else []
     command = _command(device, asked, strategy, checkpoint, confidence, candidates, images, seed)
@@ -144,15 +151,18 @@ def specialize(
         meter = reach(device, serials=serials, ssh=ssh, benchmark=benchmark, tell=tell)
     profile, assumed = None, None
     if device not in HOSTS:
-        profile, assumed = profile_for(device, runtime, assume_runtime, meter)
+        profile, assumed = profile_for(device, runtime, assume_runtime, meter, precision)
+        precision = precision or profile.precision
     elif runtime:
         raise UserError("this machine is measured, with one thread", f"--runtime {runtime!r}")
+    precision = precision or "float32"
     check_folder(target, command, force)
     with clock("load"):
         source = read_checkpoint(find_checkpoint(str(checkpoint)))
         recalibration, held_out = _samples(source, images)
-        scorer = Scorer(source, recalibration, threads or os.cpu_count() or 1)
-    bench = Bench(device, meter, source) if meter is not None else None
+        kind = Int8Scorer if precision == "int8" else Scorer
+        scorer = kind(source, recalibration, threads or os.cpu_count() or 1)
+    bench = Bench(device, meter, source, precision) if meter is not None else None
     if profile is None:
         assert bench is not None
         tell("measuring a spread of subnets on this machine")
@@ -160,7 +170,7 @@ def specialize(
             profile = profile_here(bench, seed)
     profile = profile.of_space(source.space.name)
 
-    costs = cost_tables(source.space, profile, source.labels)
+    costs = cost_tables(source.space, profile, source.labels, precision)
 
     def problem_of(accuracy: Table, objective: Objective = objective) -> Problem:
         return pose(source.space, accuracy, costs, profile, budgets, objective, confidence)
@@ -223,19 +233,27 @@ def specialize(
     with clock("test"):
         test = source.test()
         logits = scorer.logits(winner.cut, test)
+        value = _share(logits, test)
+        plain_logits, plain = logits, None
+        if isinstance(scorer, Int8Scorer):
+            plain_logits = scorer.float_logits(winner.cut, test)
+            plain = _share(plain_logits, test)
     with clock("export"):
         content = (winner.cut.layers, winner.cut.folded, source.labels, source.preprocessing)
         name = f"{source.name} for {profile.name}"
+        onnx = onnx_model(*content, name)
+        if isinstance(scorer, Int8Scorer):
+            onnx = qdq_model(onnx, scorer.representative(winner.cut.arch))
         files = {
-            "model.tflite": tflite_model(*content, name),
-            "model.onnx": onnx_model(*content, name),
+            "model.tflite": tflite_model(*content, name, winner.cut.quantized),
+            "model.onnx": onnx,
             "labels.txt": ("\n".join(source.labels) + "\n").encode(),
         }
     with clock("verify"):
         pixels = test.pixels(winner.cut.arch.resolution)
         verified = verify(
-            files["model.tflite"], files["model.onnx"], pixels, logits, source.labels,
-            source.preprocessing, threads=scorer.threads,
+            files["model.tflite"], files["model.onnx"], pixels, plain_logits, source.labels,
+            source.preprocessing, precision=precision, threads=scorer.threads,
         )  # fmt: skip
     with clock("time here"):
         at_home = [
@@ -251,8 +269,6 @@ def specialize(
     elif bench is not None:
         with clock("measure winner"):
             on_device = _measured(bench.measure_files([files["model.tflite"]])[0])
-    value = percent_right(logits, test.labels)
-    low, high = wilson(value, len(test))
     document = r.Report(
         schema_=r.SCHEMA,
         command=command,
@@ -278,14 +294,15 @@ def specialize(
         accuracy=r.Accuracy(
             estimated=winner.estimated,
             held_out=winner.held_out,
-            test=r.ShareWithInterval(value=value, n=len(test), low=low, high=high),
+            test=value,
+            test_float32=plain,
         ),
         latency_ms=r.Latency(
             point=latency.point, bound=latency.bound, confidence=confidence, measured=on_device
         ),
         host_latency_ms=at_home,
         memory=r.Memory(
-            sram_bytes=max(live_bytes(layers)), flash_bytes=len(files["model.tflite"])
+            sram_bytes=max(live_bytes(layers, precision)), flash_bytes=len(files["model.tflite"])
         ),
         search=r.Search(
             strategy=strategy,
@@ -312,9 +329,9 @@ def specialize(
         verified=r.Agreement(
             images=verified.images,
             largest_difference=verified.largest_difference,
-            same_answers=verified.same_answers,
+            agreeing=verified.agreeing,
         ),
-        files=[_file(path, data) for path, data in files.items()],
+        files=[_file(path, data, precision) for path, data in files.items()],
         timings=clock.seconds(),
         warnings=[*filter(None, [assumed]), *warnings_for(profile, layers, latency.point)],
     )  # fmt: skip
@@ -538,15 +555,21 @@ def _command(
     return shlex.join(asked)
 
 
-def _file(path: str, data: bytes) -> r.File:
+def _file(path: str, data: bytes, precision: str) -> r.File:
     kind = path.rsplit(".", 1)[1]
     return r.File(
         path=path,
         format=kind,
-        precision=None if kind == "txt" else "float32",
+        precision=None if kind == "txt" else precision,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
     )
+
+
+def _share(logits: Array, images: Images) -> r.ShareWithInterval:
+    value = percent_right(logits, images.labels)
+    low, high = wilson(value, len(images))
+    return r.ShareWithInterval(value=value, n=len(images), low=low, high=high)
 
 
 def _measured(m: Measurement) -> r.Measured:

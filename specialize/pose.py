@@ -20,14 +20,16 @@ from specialize.search import exact
 __all__ = ["check_reachable", "cost_tables", "demanding", "pose"]
 
 
-def cost_tables(space: Space, profile: Profile, labels: Sequence[str]) -> dict[Quantity, Table]:
-    """The tables of what can be limited or made least. labels: the file holds them."""
+def cost_tables(
+    space: Space, profile: Profile, labels: Sequence[str], precision: str
+) -> dict[Quantity, Table]:
+    """The tables of what can be limited or made least. labels, precision: of the file."""
     return {
         "latency": latency_table(space, profile),
         "macs": tabulate(space, lambda layer: layer.macs),
         "parameters": tabulate(space, lambda layer: layer.parameters),
-        "sram": sram_table(space),
-        "flash": flash_table(space, labels),
+        "sram": sram_table(space, precision),
+        "flash": flash_table(space, labels, precision),
     }
 
 

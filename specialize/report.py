@@ -75,6 +75,9 @@ class Accuracy(_Part):
     estimated: float = _about("by the accuracy model, before any image was scored")
     held_out: Share = _about("on the images that the choice was made by")
     test: ShareWithInterval = _about("on the test images, scored once, for the winner only")
+    test_float32: ShareWithInterval | None = _about(
+        "the same before quantization; null of a float32 network"
+    )
 
 
 class Measured(_Part):
@@ -158,11 +161,11 @@ class File(_Part):
 
 
 class Agreement(_Part):
-    """The files run against each other and against the scored graph, on the test images."""
+    """The files run against each other and against the float network, on the test images."""
 
     images: int
     largest_difference: float = _about("of any logit, between any two")
-    same_answers: bool = _about("every image has the same top-1 everywhere")
+    agreeing: int = _about("images with the same top-1 everywhere")
 
 
 class Report(_Part):
@@ -240,6 +243,9 @@ def render(report: Report, folder: str) -> Grid:
         f"{test.value:.1f} % on {test.n} test images ({test.low:.1f} to {test.high:.1f}); "
         f"{held.value:.1f} % on {held.n} held-out images",
     )
+    plain = report.accuracy.test_float32
+    if plain is not None:
+        row("", f"before quantization {plain.value:.1f} % ({plain.low:.1f} to {plain.high:.1f})")
     row("network", report.architecture)
     row(
         "",
@@ -254,10 +260,13 @@ def render(report: Report, folder: str) -> Grid:
         f"than {proof.best:.4g}; the model's own 95 % interval: {proof.low:.1f} to "
         f"{proof.high:.1f} %",
     )
+    verified = report.verified
     row(
         "verified",
-        f"files equal within {report.verified.largest_difference:.1g} "
-        f"on {report.verified.images} images",
+        f"files equal within {verified.largest_difference:.1g} on {verified.images} images"
+        if plain is None
+        else f"int8 files and float network answer {verified.agreeing} of {verified.images} "
+        "images alike",
     )
     for m in report.host_latency_ms:
         row("this machine", f"{m.median:.2f} ms median, {m.p90:.2f} ms p90, {m.runtime}, 1 thread")

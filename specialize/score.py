@@ -1,14 +1,15 @@
-"""Cut, recalibrate and score subnets on real images, in ONNX Runtime; torch is not needed.
+"""Cut, recalibrate and score subnets on real images; torch is not needed.
 
-Extraction is slicing; recalibrating batch norms and scoring are forward passes. ``ofa.evaluate``
-does the same in torch, and the tests hold the two equal.
+Extraction is slicing; recalibrating batch norms and scoring are forward passes, of float networks
+in ONNX Runtime, of int8 ones in LiteRT. ``ofa.evaluate`` does the former in torch, and the tests
+hold the two equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from devices.backends.litert import Litert
 from ofa.checkpoint import Checkpoint
 from ofa.images import Images, Pixels
 from ofa.layers import INPUT, Layer, lower
@@ -31,19 +33,25 @@ from ofa.weights import (
     fold,
 )
 from specialize.export.onnx import conv_node, onnx_model
+from specialize.export.quantize import REPRESENTATIVE_IMAGES, Quantized, quantize
+from specialize.export.tflite import tflite_model
 
-__all__ = ["Cut", "Scorer", "statistics_model"]
+__all__ = ["Cut", "Int8Scorer", "Scorer", "statistics_model"]
 
 _KEPT = 4  # sets of resized images: to recalibrate and to score with, at two resolutions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """A subnet on its own: layers, and weights with recalibrated batch norms folded in."""
+    """A subnet on its own: layers, and weights with recalibrated batch norms folded in.
+
+    quantized: its integers, where it is an int8 one.
+    """
 
     arch: Arch
     layers: tuple[Layer, ...]
     folded: Weights
+    quantized: Quantized | None = None
 
 
 class Scorer:
@@ -132,6 +140,39 @@ class Scorer:
         """(N, 3, r, r) input of (N, r, r, 3) pixels."""
         x = self.checkpoint.preprocessing.normalize(pixels)
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+class Int8Scorer(Scorer):
+    """The same of int8 networks: scored as the file that will be handed over, in LiteRT."""
+
+    def cut(self, arch: Arch) -> Cut:
+        """The subnet, recalibrated and quantized."""
+        cut = super().cut(arch)
+        integers = quantize(cut.layers, cut.folded, self.representative(arch))
+        return replace(cut, quantized=integers)
+
+    def representative(self, arch: Arch) -> Array:
+        """(N, 3, r, r) normalized images to choose ranges by."""
+        pixels = self._pixels_of(self.recalibration, arch.resolution)
+        return self._normalized(pixels[:REPRESENTATIVE_IMAGES])
+
+    def logits(self, cut: Cut, images: Images) -> Array:
+        """(N, classes) logits."""
+        c = self.checkpoint
+        model = tflite_model(
+            cut.layers, cut.folded, c.labels, c.preprocessing, "scored", cut.quantized
+        )
+        parts = np.array_split(self._pixels_of(images, cut.arch.resolution), self.threads)
+
+        def run(pixels: Pixels) -> Array:
+            return Litert().run(model, c.preprocessing.normalize(pixels))
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            return np.concatenate(list(pool.map(run, [part for part in parts if len(part)])))
+
+    def float_logits(self, cut: Cut, images: Images) -> Array:
+        """(N, classes) logits of the network before quantization."""
+        return super().logits(cut, images)
 
 
 def percent_right(logits: Array, labels: NDArray[np.int64]) -> float:

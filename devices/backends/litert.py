@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -71,18 +72,28 @@ class Litert:
     def run(self, model: Path | bytes, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The output (N, classes) of normalized images x (N, H, W, 3), one at a time.
 
-        One at a time is as fast as a batch here, and is what the device does.
+        One at a time is as fast as a batch here, and is what the device does. Of an int8 model x is
+        quantized and the output dequantized, as its user does.
         """
         interpreter = self._load(model)
         given, got = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
         if tuple(x.shape[1:]) != tuple(given["shape"][1:]):
             raise UserError(f"input {x.shape[1:]}, the model takes {tuple(given['shape'][1:])}")
+        integer = given["dtype"] == np.int8
+        if integer:
+            scale, zero = given["quantization"]
+            steps = np.rint(x * np.float32(1 / scale)) + zero
+            x = np.clip(steps, -128, 127).astype(np.int8)
         outputs = []
         for image in x:
             interpreter.set_tensor(given["index"], image[None])
             interpreter.invoke()
             outputs.append(interpreter.get_tensor(got["index"])[0])
-        return np.stack(outputs)
+        found = np.stack(outputs)
+        if integer:
+            scale, zero = got["quantization"]
+            return np.asarray((found - np.float32(zero)) * np.float32(scale))
+        return found
 
     def _load(self, model: Path | bytes) -> Any:
         source = (
@@ -102,11 +113,15 @@ class Litert:
         return interpreter
 
 
+#: There is one stderr: two threads that redirect it at once would lose it.
+_STDERR = threading.Lock()
+
+
 @contextmanager
 def _without_chatter() -> Iterator[None]:
     """Keep the runtime's INFO lines off stderr, where it writes past Python; pass the rest on."""
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept:
+    with _STDERR, tempfile.TemporaryFile() as kept:
         stderr = os.dup(2)
         os.dup2(kept.fileno(), 2)
         try:

@@ -1,4 +1,4 @@
-"""A float32 TFLite file, written directly from the one list of layers.
+"""A float32 or int8 TFLite file, written directly from the one list of layers.
 
 No converter and no TensorFlow: the file is a flatbuffer whose few tables are named below, in the
 order of their schema. ``_OPERATORS`` says how each operation of ``ofa.layers`` is written.
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from ofa.layers import INPUT, Layer, Op
 from ofa.preprocessing import Preprocessing
-from ofa.weights import Array, Weights
+from ofa.weights import Weights
 from specialize.export import IMAGE, LOGITS
 from specialize.export.flatbuffer import Schema, Table, finish
 from specialize.export.metadata import append_labels, metadata
+from specialize.export.quantize import Quantized
 
 __all__ = ["tflite_model"]
 
@@ -42,6 +43,10 @@ _OPERATOR_CODE = Schema(
 _SUBGRAPH = Schema(
     "tensors:[table]", "inputs:[int32]", "outputs:[int32]", "operators:[table]", "name:string"
 )
+_QUANTIZATION = Schema(
+    "min:[float32]", "max:[float32]", "scale:[float32]", "zero_point:[int64]", "details:union",
+    "quantized_dimension:int32",
+)  # fmt: skip
 _TENSOR = Schema("shape:[int32]", "type:int8", "buffer:uint32", "name:string", "quantization:table")
 _OPERATOR = Schema(
     "opcode_index:uint32", "inputs:[int32]", "outputs:[int32]", "builtin_options:union"
@@ -69,7 +74,8 @@ _FULLY_CONNECTED_OPTIONS = Schema("activation:int8", member=8)
 _REDUCER_OPTIONS = Schema("keep_dims:bool", member=27)
 
 _ADD, _CONV_2D, _DEPTHWISE_CONV_2D, _FULLY_CONNECTED, _MEAN = 0, 3, 4, 9, 40  # BuiltinOperator
-_TYPES = {"float32": 0, "int32": 2}  # TensorType
+_INT8_VERSIONS = {_ADD: 2, _CONV_2D: 3, _DEPTHWISE_CONV_2D: 3, _FULLY_CONNECTED: 4, _MEAN: 2}
+_TYPES = {"float32": 0, "int32": 2, "int8": 9}  # TensorType
 _ACTIVATIONS = {"none": 0, "relu6": 3}  # ActivationFunctionType
 _SAME = 0  # Padding
 
@@ -78,16 +84,17 @@ _SAME = 0  # Padding
 class _Operator:
     """How a layer is written: a BuiltinOperator, its options, and its constants.
 
-    constants: part -> array, in the order in which they follow the layer's inputs.
+    constants: part -> array, in the order in which they follow the layer's inputs. channels: the
+    axis of a weight's output channels.
     """
 
     code: int
     options: Table
     constants: Mapping[str, NDArray[Any]]
-    version: int = 1
+    channels: int = 0
 
 
-def _write_conv(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+def _write_conv(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
     options = _CONV_2D_OPTIONS(
         padding=_SAME,
         stride_w=layer.stride,
@@ -98,7 +105,7 @@ def _write_conv(layer: Layer, own: Mapping[str, Array]) -> _Operator:
     return _Operator(_CONV_2D, options, {"weight": weight_OHWI, "bias": own["bias"]})
 
 
-def _write_depthwise(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+def _write_depthwise(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
     options = _DEPTHWISE_CONV_2D_OPTIONS(
         padding=_SAME,
         stride_w=layer.stride,
@@ -107,24 +114,25 @@ def _write_depthwise(layer: Layer, own: Mapping[str, Array]) -> _Operator:
         activation=_ACTIVATIONS[layer.activation],
     )
     weight_1HWC = own["weight"].transpose(1, 2, 3, 0)
-    return _Operator(_DEPTHWISE_CONV_2D, options, {"weight": weight_1HWC, "bias": own["bias"]})
+    constants = {"weight": weight_1HWC, "bias": own["bias"]}
+    return _Operator(_DEPTHWISE_CONV_2D, options, constants, channels=3)
 
 
-def _write_add(layer: Layer, own: Mapping[str, Array]) -> _Operator:  # noqa: ARG001
+def _write_add(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:  # noqa: ARG001
     return _Operator(_ADD, _ADD_OPTIONS(activation=_ACTIVATIONS[layer.activation]), {})
 
 
-def _write_mean(layer: Layer, own: Mapping[str, Array]) -> _Operator:  # noqa: ARG001
+def _write_mean(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:  # noqa: ARG001
     axes = np.array([1, 2], np.int32)
     return _Operator(_MEAN, _REDUCER_OPTIONS(keep_dims=False), {"axes": axes})
 
 
-def _write_linear(layer: Layer, own: Mapping[str, Array]) -> _Operator:
+def _write_linear(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
     options = _FULLY_CONNECTED_OPTIONS(activation=_ACTIVATIONS[layer.activation])
     return _Operator(_FULLY_CONNECTED, options, {"weight": own["weight"], "bias": own["bias"]})
 
 
-_OPERATORS: dict[Op, Callable[[Layer, Mapping[str, Array]], _Operator]] = {
+_OPERATORS: dict[Op, Callable[[Layer, Mapping[str, NDArray[Any]]], _Operator]] = {
     "conv": _write_conv,
     "depthwise": _write_depthwise,
     "add": _write_add,
@@ -132,9 +140,9 @@ _OPERATORS: dict[Op, Callable[[Layer, Mapping[str, Array]], _Operator]] = {
     "linear": _write_linear,
 }
 
-#: The first TensorFlow release whose runtime has all of these operators (MEAN is the youngest),
-#: in 16 bytes as converters write it.
-_MIN_RUNTIME = b"1.6.0".ljust(16, b"\0")
+#: The first TensorFlow release whose runtime has all of these operators, in float (MEAN is the
+#: youngest) and in int8, in 16 bytes as converters write it.
+_MIN_RUNTIME, _MIN_RUNTIME_INT8 = (text.ljust(16, b"\0") for text in (b"1.6.0", b"1.14.0"))
 
 
 def tflite_model(
@@ -143,31 +151,39 @@ def tflite_model(
     labels: Sequence[str],
     preprocessing: Preprocessing,
     name: str,
+    quantized: Quantized | None = None,
 ) -> bytes:
     """The TFLite file of a network, labels and preprocessing included.
 
     folded: layer name -> weight (out, in / groups, k, k), or (out, in) of ``linear``; bias (out,).
     Input ``image``, the normalized image (1, H, W, 3); output ``logits`` (1, classes); signature
     ``serving_default``. Runtimes may resize the batch, and the image too.
+    quantized: integers to write in place of ``folded``; input and output are int8 then, in the
+    scale and zero point that the file gives them.
     Raises ValueError if there is not one label a class.
     """
     if len(labels) != layers[-1].out_shape[2]:
         raise ValueError(f"{len(labels)} labels, but {layers[-1].out_shape[2]} classes")
     graph = _Graph()
     resolution = layers[0].in_shape[0]
-    tensor = {INPUT: graph.tensor(IMAGE, (1, *layers[0].in_shape), "float32")}
+    kind = "float32" if quantized is None else "int8"
+    tensor = {
+        INPUT: graph.tensor(IMAGE, (1, *layers[0].in_shape), kind, scale=_scale(quantized, INPUT))
+    }
     for layer in layers:
-        operator = _OPERATORS[layer.op](layer, folded.get(layer.name, {}))
+        operator = _OPERATORS[layer.op](layer, _constants(layer, folded, quantized))
         inputs = [tensor[source] for source in layer.inputs]
         for part, value in operator.constants.items():
-            inputs.append(graph.constant(f"{layer.name}.{part}", value))
-        output = graph.tensor(
-            LOGITS if layer is layers[-1] else layer.name, _shape(layer), "float32"
-        )
-        graph.operator(operator, inputs, output)
+            scale = _scale_of_constant(layer, part, operator.channels, quantized)
+            inputs.append(graph.constant(f"{layer.name}.{part}", value, scale))
+        name_out = LOGITS if layer is layers[-1] else layer.name
+        output = graph.tensor(name_out, _shape(layer), kind, scale=_scale(quantized, layer.name))
+        version = 1 if quantized is None else _INT8_VERSIONS[operator.code]
+        graph.operator(operator, version, inputs, output)
         tensor[layer.name] = output
 
     start, end = tensor[INPUT], tensor[layers[-1].name]
+    runtime = _MIN_RUNTIME if quantized is None else _MIN_RUNTIME_INT8
     about = metadata(name, resolution, len(labels), preprocessing)
     model = _MODEL(
         version=3,
@@ -183,7 +199,7 @@ def tflite_model(
         ],
         description=name,
         metadata=[
-            _METADATA(name="min_runtime_version", buffer=graph.buffer(_MIN_RUNTIME)),
+            _METADATA(name="min_runtime_version", buffer=graph.buffer(runtime)),
             _METADATA(name="TFLITE_METADATA", buffer=graph.buffer(about)),
         ],
         signature_defs=[
@@ -206,6 +222,36 @@ def _shape(layer: Layer) -> tuple[int, ...]:
     return (1, *layer.out_shape)
 
 
+def _constants(
+    layer: Layer, folded: Weights, quantized: Quantized | None
+) -> Mapping[str, NDArray[Any]]:
+    if quantized is None or layer.name not in quantized.weights:
+        return folded.get(layer.name, {})
+    own = quantized.weights[layer.name]
+    return {"weight": own.weight, "bias": own.bias}
+
+
+def _scale(quantized: Quantized | None, name: str) -> Table | None:
+    """What a tensor's integers stand for."""
+    if quantized is None:
+        return None
+    own = quantized.tensors[name]
+    return _QUANTIZATION(scale=[own.scale], zero_point=[own.zero], quantized_dimension=0)
+
+
+def _scale_of_constant(
+    layer: Layer, part: str, channels: int, quantized: Quantized | None
+) -> Table | None:
+    """The same of a weight, whose output channels are the axis ``channels``, and of a bias."""
+    if quantized is None or layer.name not in quantized.weights:
+        return None
+    scale = quantized.weights[layer.name].scale
+    if part == "bias":
+        scale, channels = scale * np.float32(quantized.tensors[layer.inputs[0]].scale), 0
+    zeros = np.zeros(len(scale), np.int64)
+    return _QUANTIZATION(scale=scale, zero_point=zeros, quantized_dimension=channels)
+
+
 @dataclass(slots=True)
 class _Graph:
     """The tables of a model as they grow; what is added is known by its index from then on."""
@@ -216,23 +262,34 @@ class _Graph:
     buffers: list[Table] = field(default_factory=lambda: [_BUFFER()])
     codes: dict[tuple[int, int], int] = field(default_factory=dict)  # (code, version) -> index
 
-    def tensor(self, name: str, shape: Sequence[int], kind: str, buffer: int = 0) -> int:
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        kind: str,
+        buffer: int = 0,
+        scale: Table | None = None,
+    ) -> int:
         """A tensor; ``buffer`` is the index of its data if it is constant."""
-        self.tensors.append(_TENSOR(shape=shape, type=_TYPES[kind], buffer=buffer, name=name))
+        self.tensors.append(
+            _TENSOR(shape=shape, type=_TYPES[kind], buffer=buffer, name=name, quantization=scale)
+        )
         return len(self.tensors) - 1
 
-    def constant(self, name: str, value: NDArray[Any]) -> int:
+    def constant(self, name: str, value: NDArray[Any], scale: Table | None) -> int:
         """A tensor with data."""
-        return self.tensor(name, value.shape, value.dtype.name, self.buffer(value))
+        return self.tensor(name, value.shape, value.dtype.name, self.buffer(value), scale)
 
     def buffer(self, data: bytes | NDArray[Any]) -> int:
         """Bytes, or the values of an array."""
         self.buffers.append(_BUFFER(data=data))
         return len(self.buffers) - 1
 
-    def operator(self, operator: _Operator, inputs: Sequence[int], output: int) -> None:
+    def operator(
+        self, operator: _Operator, version: int, inputs: Sequence[int], output: int
+    ) -> None:
         """One step of the graph, from tensors to a tensor."""
-        key = (operator.code, operator.version)
+        key = (operator.code, version)
         self.operators.append(
             _OPERATOR(
                 opcode_index=self.codes.setdefault(key, len(self.codes)),

@@ -103,7 +103,7 @@ def budgets_kept(bench: Bench, profile: Profile) -> list[object]:
     """How many budgets are kept at the first try, and in the end."""
     checkpoint: Checkpoint = bench.checkpoint
     space, accuracy = checkpoint.space, fit(checkpoint.space, checkpoint.evaluated).table
-    costs = cost_tables(space, profile, checkpoint.labels)
+    costs = cost_tables(space, profile, checkpoint.labels, "float32")
     ends = [predict(profile, lower(space, f())).bound for f in (space.smallest, space.largest)]
     first = last = 0
     began = time.perf_counter()

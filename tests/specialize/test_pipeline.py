@@ -70,7 +70,7 @@ def test_it_writes_files_that_keep_the_budget(made) -> None:
     assert report.macs == macs(lower(TINY, arch))
     assert report.accuracy.test.low <= report.accuracy.test.value <= report.accuracy.test.high
     assert len(report.search.candidates) == 10
-    assert report.verified.same_answers
+    assert report.verified.agreeing == report.verified.images
     for file in report.files:
         assert (folder / file.path).stat().st_size == file.bytes
     for text in ("kept", "test images", "model.tflite", report.architecture):
@@ -103,6 +103,42 @@ def test_same_seed_same_bytes_and_json_is_the_report(made, tiny: Path) -> None:
     assert again.stdout == (folder / "report.json").read_text()
     first = Report.model_validate_json(before["report.json"])
     assert Report.model_validate_json(again.stdout).architecture == first.architecture
+
+
+def test_an_int8_device_gets_int8_files(tiny: Path, tmp_path: Path) -> None:
+    """Chosen and reported as int8; the accuracy is that of the file."""
+    from ofa.checkpoint import read_checkpoint
+
+    words = (
+        "--device", "pixel4-int8", "--budget", "0.6ms", "--flash", "60kB", "--sram", "40kB",
+        "--checkpoint", tiny, "--candidates", "3", "--quiet",
+    )  # fmt: skip
+    made = [command("ofa-specialize", *words, "-o", name, cwd=tmp_path) for name in ("a", "b")]
+    assert made[0].returncode == 0, made[0].stderr
+    assert "before quantization" in made[0].stdout
+    assert "int8 files and float network answer" in made[0].stdout
+    for name in ("model.tflite", "model.onnx"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    report = report_of(tmp_path / "a")
+    assert {file.precision for file in report.files} == {"int8", None}
+    assert all(budget.kept for budget in report.budgets)
+    assert report.memory.flash_bytes == (tmp_path / "a" / "model.tflite").stat().st_size
+    assert report.accuracy.test_float32 is not None
+    source = read_checkpoint(tiny)
+    test = source.test()
+    x = source.preprocessing.normalize(test.pixels(report.resolution))
+    right = (Litert().run(tmp_path / "a" / "model.tflite", x).argmax(1) == test.labels).mean()
+    assert 100 * right == pytest.approx(report.accuracy.test.value)
+    plain = specialize("pixel", "0.6ms", checkpoint=tiny, output=tmp_path / "c", candidates=1)
+    assert plain.report.accuracy.test_float32 is None
+
+
+def test_this_machine_is_measured_in_int8(tiny: Path, tmp_path: Path) -> None:
+    result = specialize(
+        "host", "50ms", checkpoint=tiny, output=tmp_path / "out", candidates=2, precision="int8"
+    )
+    assert "int8" in result.report.device.title
+    assert result.report.budgets[0].kept
 
 
 def test_other_budgets_and_the_python_api(tiny: Path, tmp_path: Path) -> None:
@@ -145,7 +181,7 @@ def test_other_objectives(tiny: Path, tmp_path: Path) -> None:
 def test_the_limit_follows_what_is_measured(speed: float) -> None:
     """A device that takes half or twice what its profile says: the budget is kept, and used."""
     space, profile, budget = get_space("lite"), get_profile("pixel4"), Budget("latency", 8.0)
-    costs = cost_tables(space, profile, ["a"])
+    costs = cost_tables(space, profile, ["a"], "float32")
     accuracy = plausible_accuracy(space, 0)
     problem = pose(space, accuracy, costs, profile, [budget], Objective(), 0.9)
 
@@ -252,6 +288,10 @@ def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) ->
         (["--device", "pixel", "--budget", "1ms", "-o", "used"], "the folder holds other files"),
         (["--device", "pixel", "--budget", "1ms", "--images", "one"], "only one class"),
         (["--device", "pixel", "--budget", "1ms", "--images", "none"], "no images in it"),
+        (["--device", "pixel", "--budget", "1ms", "--precision", "int4"], "float32 or int8"),
+        (["--device", "pixel", "--budget", "1ms", "--precision", "int8"], "--device pixel4-int8"),
+        (["--device", "pixel", "--budget", "1ms", "--runtime", "4 threads"], "--device pixel4-4t"),
+        (["--device", "host", "--budget", "1ms", "--runtime", "gpu"], "this machine is measured"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
