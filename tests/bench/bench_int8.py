@@ -1,0 +1,104 @@
+"""Int8 files against the float network and against an independent quantizer.
+
+pip install litert-quantizer      (the referee, on the float TFLite file)
+python -m tests.bench.bench_int8
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from devices.backends.litert import Litert
+from devices.backends.ort import OnnxRuntime
+from devices.profile import get_profile
+from ofa.checkpoint import find_checkpoint, read_checkpoint
+from ofa.weights import Array
+from specialize.accuracy import fit
+from specialize.export import IMAGE
+from specialize.export.onnx import onnx_model
+from specialize.export.quantize import REPRESENTATIVE_IMAGES, qdq_model
+from specialize.export.tflite import tflite_model
+from specialize.pose import cost_tables, pose
+from specialize.problem import Budget, Objective
+from specialize.score import Int8Scorer
+from specialize.search import exact
+from tests.bench.record import record, table
+
+
+def main() -> None:
+    """Measure and record."""
+    checkpoint = read_checkpoint(find_checkpoint("lite-imagenette"))
+    space, test = checkpoint.space, checkpoint.test()
+    recalibration, _ = checkpoint.samples()
+    scorer = Int8Scorer(checkpoint, recalibration, 2)
+    profile = get_profile("pixel4-int8")
+    accuracy = fit(space, checkpoint.evaluated).table
+    costs = cost_tables(space, profile, checkpoint.labels, "int8")
+    rows: list[list[object]] = []
+    for ms in (3.0, 5.0, 10.0):
+        budgets = [Budget("latency", ms)]
+        problem = pose(space, accuracy, costs, profile, budgets, Objective(), 0.9)
+        arch = space.decode(exact.search(problem, count=1).genotypes[0])
+        began = time.perf_counter()
+        cut = scorer.cut(arch)
+        content = (cut.layers, cut.folded, checkpoint.labels, checkpoint.preprocessing, "bench")
+        ours = tflite_model(*content, cut.quantized)
+        seconds = time.perf_counter() - began
+        images = scorer.representative(arch)
+        exact_logits = scorer.float_logits(cut, test)
+        x_NHWC = checkpoint.preprocessing.normalize(test.pixels(arch.resolution))
+        x_NCHW = np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2))
+        began = time.perf_counter()
+        theirs = by_referee(tflite_model(*content), images.transpose(0, 2, 3, 1))
+        seconds_theirs = time.perf_counter() - began
+        began = time.perf_counter()
+        qdq = qdq_model(onnx_model(*content), images)
+        seconds_qdq = time.perf_counter() - began
+        litert = Litert(threads=2)
+        for what, logits, taken in (
+            ("float", exact_logits, None),
+            ("**ours, TFLite**", litert.run(ours, x_NHWC), seconds),
+            ("litert-quantizer", litert.run(theirs, x_NHWC), seconds_theirs),
+            ("ONNX, QDQ", OnnxRuntime(threads=2).run(qdq, x_NCHW), seconds_qdq),
+        ):
+            rows.append([
+                f"{ms:g} ms, {arch.resolution} px", what,
+                f"{100 * (logits.argmax(1) == test.labels).mean():.1f}",
+                f"{100 * (logits.argmax(1) == exact_logits.argmax(1)).mean():.1f}",
+                "" if taken is None else f"{decibels(exact_logits, logits):.1f}",
+                "" if taken is None else f"{taken:.1f}",
+            ])  # fmt: skip
+    header = ["subnet", "file", "test, %", "answers as float, %", "noise below logits, dB", "s"]
+    text = (
+        f"The most accurate subnets for `pixel4-int8`, {REPRESENTATIVE_IMAGES} representative "
+        f"images, {len(test)} test images. Seconds: with cutting and recalibration for ours."
+    )
+    record("int8", f"## Int8\n\n{text}\n\n{table(header, rows)}", ("litert-quantizer",))
+
+
+def by_referee(model: bytes, images: Array) -> bytes:
+    """What litert-quantizer makes of the float file: static, full integer."""
+    from litert_quantizer import quantizer, recipe
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.tflite", Path(folder) / "int8.tflite"
+        source.write_bytes(model)
+        q = quantizer.Quantizer(str(source))
+        q.load_quantization_recipe(recipe.static_wi8_ai8())
+        found = q.calibrate({"serving_default": [{IMAGE: image[None]} for image in images]})
+        q.quantize(found).export_model(str(target), overwrite=True)
+        return target.read_bytes()
+
+
+def decibels(exact_logits: Array, logits: Array) -> float:
+    """How far the noise is below the logits."""
+    noise = ((logits - exact_logits) ** 2).mean()
+    return float(10 * np.log10((exact_logits**2).mean() / noise))
+
+
+if __name__ == "__main__":
+    main()
