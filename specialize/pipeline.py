@@ -231,6 +231,7 @@ def specialize(
                 f"try {winner.held_out.value - 0.05:.1f}",
             )
     with clock("test"):
+        scorer.pixels_of.cache_clear()  # from here on it is the test images only
         test = source.test()
         logits = scorer.logits(winner.cut, test)
         value = _share(logits, test)
@@ -250,7 +251,7 @@ def specialize(
             "labels.txt": ("\n".join(source.labels) + "\n").encode(),
         }
     with clock("verify"):
-        pixels = test.pixels(winner.cut.arch.resolution)
+        pixels = scorer.pixels_of(test, winner.cut.arch.resolution)
         verified = verify(
             files["model.tflite"], files["model.onnx"], pixels, plain_logits, source.labels,
             source.preprocessing, precision=precision, threads=scorer.threads,

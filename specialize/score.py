@@ -55,9 +55,11 @@ class Cut:
 
 
 class Scorer:
-    """Cuts subnets out of a checkpoint and scores them, ``threads`` of them or of their batches
-    at once: one thread for each wastes less than all threads for one, which wait for each other.
+    """Cuts subnets out of a checkpoint and scores them.
 
+    Images are scored by ``threads`` sessions of one thread each, which waste less than all threads
+    in one session, where they wait for each other. A pass for statistics is one session, since it
+    takes hundreds of MB at high resolutions.
     Resized images are kept for two resolutions: ask for one after the other.
     """
 
@@ -65,39 +67,30 @@ class Scorer:
         self.checkpoint, self.threads = checkpoint, threads
         few = min(RECALIBRATION_IMAGES, len(recalibration))
         self.recalibration = recalibration.interleaved().take(range(few))
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = 1
-        self._options.inter_op_num_threads = 1
-        self._options.log_severity_level = 3
-        # A planned memory layout is larger and, at these sizes, slower than the arena alone.
-        self._options.enable_mem_pattern = False
-        self._pixels_of = lru_cache(_KEPT)(Images.pixels)
+        #: Images, resolution -> (N, r, r, 3), kept for the next time.
+        self.pixels_of = lru_cache(_KEPT)(Images.pixels)
 
     def cut(self, arch: Arch) -> Cut:
         """The subnet, recalibrated."""
         space = self.checkpoint.space
         layers = lower(space, arch)
         weights = extract(layers, self.checkpoint.tensors)
-        pixels = self._pixels_of(self.recalibration, arch.resolution)
+        pixels = self.pixels_of(self.recalibration, arch.resolution)
         statistics = self.recalibrate(layers, weights, pixels)
         return Cut(arch, layers, fold(layers, weights, statistics, space.bn_eps))
 
     def score(self, archs: Iterable[Arch], images: Images) -> Iterator[tuple[Cut, float]]:
         """Each subnet in turn, and its accuracy on ``images``."""
-
-        def work(arch: Arch) -> tuple[Cut, float]:
+        for arch in archs:
             cut = self.cut(arch)
-            return cut, self.accuracy(cut, images)
-
-        with ThreadPoolExecutor(self.threads) as pool:
-            yield from pool.map(work, archs)
+            yield cut, self.accuracy(cut, images)
 
     def recalibrate(
         self, layers: tuple[Layer, ...], weights: Weights, pixels: Pixels
     ) -> Statistics:
         """Layer name -> (mean, variance): batch statistics of (N, r, r, 3) images, averaged."""
         model = statistics_model(layers, weights, self.checkpoint.space.bn_eps)
-        session = self._session(model)
+        session = self._session(model, self.threads)
         names = [output.name for output in session.get_outputs()]
         totals = [np.zeros(output.shape[1], np.float64) for output in session.get_outputs()]
         for start in range(0, len(pixels), RECALIBRATION_BATCH):
@@ -118,7 +111,7 @@ class Scorer:
         )
         session = self._session(model)
         name = session.get_inputs()[0].name
-        pixels = self._pixels_of(images, cut.arch.resolution)
+        pixels = self.pixels_of(images, cut.arch.resolution)
         batch = max(1, 32 * 128**2 // cut.arch.resolution**2)
 
         def run(start: int) -> Array:
@@ -133,8 +126,14 @@ class Scorer:
         """Top-1 in percent."""
         return percent_right(self.logits(cut, images), images.labels)
 
-    def _session(self, model: bytes) -> ort.InferenceSession:
-        return ort.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
+    def _session(self, model: bytes, threads: int = 1) -> ort.InferenceSession:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # A planned memory layout is larger and, at these sizes, slower than the arena alone.
+        options.enable_mem_pattern = False
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def _normalized(self, pixels: Pixels) -> Array:
         """(N, 3, r, r) input of (N, r, r, 3) pixels."""
@@ -153,7 +152,7 @@ class Int8Scorer(Scorer):
 
     def representative(self, arch: Arch) -> Array:
         """(N, 3, r, r) normalized images to choose ranges by."""
-        pixels = self._pixels_of(self.recalibration, arch.resolution)
+        pixels = self.pixels_of(self.recalibration, arch.resolution)
         return self._normalized(pixels[:REPRESENTATIVE_IMAGES])
 
     def logits(self, cut: Cut, images: Images) -> Array:
@@ -162,7 +161,7 @@ class Int8Scorer(Scorer):
         model = tflite_model(
             cut.layers, cut.folded, c.labels, c.preprocessing, "scored", cut.quantized
         )
-        parts = np.array_split(self._pixels_of(images, cut.arch.resolution), self.threads)
+        parts = np.array_split(self.pixels_of(images, cut.arch.resolution), self.threads)
 
         def run(pixels: Pixels) -> Array:
             return Litert().run(model, c.preprocessing.normalize(pixels))
@@ -184,13 +183,15 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
     """An ONNX graph that normalizes by batch statistics and returns them.
 
     Training-mode batch norm in plain operators: mean and E[y^2] - mean^2 through two global
-    pools (the fastest form measured), then one multiply and one add. Outputs: for each layer with
-    a batch norm its mean and its biased variance, (1, C, 1, 1), in order.
+    pools (the fastest form measured), then one multiply and one add. Of a 1x1 convolution y = W x
+    that widens, both come from its smaller input: W E[x], and the diagonal of W E[x x'] W'; then
+    the norm is folded into W. Outputs: for each layer with a batch norm its mean and its biased
+    variance, (1, C, 1, 1), in order.
     """
     nodes, constants, outputs = [], [], []
 
-    def constant(name: str, value: object) -> str:
-        constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+    def constant(name: str, value: object, kind: type = np.float32) -> str:
+        constants.append(numpy_helper.from_array(np.asarray(value, kind), name))
         return name
 
     def node(op: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -198,22 +199,41 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
         return output
 
     zero, six, epsilon = constant("zero", 0), constant("six", 6), constant("epsilon", eps)
+    flat, row = constant("flat", [0, 0, -1], np.int64), constant("row", [1, -1, 1, 1], np.int64)
+    column, list_ = constant("column", [-1, 1, 1, 1], np.int64), constant("list", [-1], np.int64)
+    last_axis = constant("last_axis", [1], np.int64)
     for layer in layers:
         if layer.op == "mean":
             break  # everything after the last batch norm
-        name = layer.name
+        name, x = layer.name, layer.inputs[0]
         if layer.op == "add":
             node("Add", list(layer.inputs), name)
             continue
         own, channels = weights[name], (1, -1, 1, 1)
         weight = constant(f"{name}.weight", np.ascontiguousarray(own["weight"]))
+        widens = layer.op == "conv" and layer.kernel == 1 and layer.out_shape[2] > layer.in_shape[2]
         y = f"{name}.y"
-        nodes.append(conv_node(layer, [layer.inputs[0], weight], y))
-        pooled = node("GlobalAveragePool", [y], f"{name}.pooled")
-        mean = node("ReduceMean", [pooled], f"{name}.mean", axes=[0], keepdims=1)
-        square = node("Mul", [y, y], f"{name}.square")
-        pooled = node("GlobalAveragePool", [square], f"{name}.pooled_square")
-        second = node("ReduceMean", [pooled], f"{name}.second_moment", axes=[0], keepdims=1)
+        if widens:
+            pooled = node("GlobalAveragePool", [x], f"{name}.pooled")
+            mean_in = node("ReduceMean", [pooled], f"{name}.mean_in", axes=[0], keepdims=1)
+            mean = node("Conv", [mean_in, weight], f"{name}.mean")
+            pixels = node("Reshape", [x, flat], f"{name}.pixels")
+            turned = node("Transpose", [pixels], f"{name}.turned", perm=[0, 2, 1])
+            products = node("MatMul", [pixels, turned], f"{name}.products")
+            sums = node("ReduceMean", [products], f"{name}.sums", axes=[0], keepdims=0)
+            matrix = own["weight"][:, :, 0, 0]
+            scaled = constant(f"{name}.scaled", matrix / (layer.in_shape[0] * layer.in_shape[1]))
+            half = node("MatMul", [scaled, sums], f"{name}.half")
+            both = node("Mul", [half, constant(f"{name}.matrix", matrix)], f"{name}.both")
+            moment = node("ReduceSum", [both, last_axis], f"{name}.moment", keepdims=0)
+            second = node("Reshape", [moment, row], f"{name}.second_moment")
+        else:
+            nodes.append(conv_node(layer, [x, weight], y))
+            pooled = node("GlobalAveragePool", [y], f"{name}.pooled")
+            mean = node("ReduceMean", [pooled], f"{name}.mean", axes=[0], keepdims=1)
+            square = node("Mul", [y, y], f"{name}.square")
+            pooled = node("GlobalAveragePool", [square], f"{name}.pooled_square")
+            second = node("ReduceMean", [pooled], f"{name}.second_moment", axes=[0], keepdims=1)
         mean_square = node("Mul", [mean, mean], f"{name}.mean_square")
         variance = node("Sub", [second, mean_square], f"{name}.variance")
         safe = node("Add", [variance, epsilon], f"{name}.safe_variance")
@@ -223,9 +243,16 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
         shifted = node("Mul", [mean, scale], f"{name}.mean_scaled")
         beta = constant(f"{name}.beta", own["beta"].reshape(channels))
         shift = node("Sub", [beta, shifted], f"{name}.shift")
-        scaled = node("Mul", [y, scale], f"{name}.scaled")
         relu6 = layer.activation == "relu6"
-        result = node("Add", [scaled, shift], f"{name}.normalized" if relu6 else name)
+        result = f"{name}.normalized" if relu6 else name
+        if widens:
+            factors = node("Reshape", [scale, column], f"{name}.factors")
+            folded = node("Mul", [weight, factors], f"{name}.folded")
+            bias = node("Reshape", [shift, list_], f"{name}.bias")
+            nodes.append(conv_node(layer, [x, folded, bias], result))
+        else:
+            normalized = node("Mul", [y, scale], f"{name}.scaled_output")
+            node("Add", [normalized, shift], result)
         if relu6:
             node("Clip", [result, zero, six], name)
         for output in (mean, variance):

@@ -24,7 +24,7 @@ from specialize.export.metadata import LABEL_FILE
 __all__ = ["ExportError", "Verification", "verify"]
 
 _LEAST_DB = 10.0
-_BATCH = 50  # images at a time, so that memory stays small: 30 MB at 224 pixels
+_BATCH = 20  # images at a time, so that memory stays small: 12 MB at 224 pixels
 
 
 class ExportError(RuntimeError):
