@@ -132,7 +132,9 @@ def specialize(
     ] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for scoring.")] = os.cpu_count()
     or 1,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same files.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Same seed, same files, on one kind of processor.")
+    ] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that holds other files.")
     ] = False,
