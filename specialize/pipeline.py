@@ -122,8 +122,8 @@ def specialize(
     files; by default what the device's profile is of. runtime: what will run the file there
     ("tflite 2.16, 4 threads"); where the profile is of another one it is refused, or with
     assume_runtime its bound is widened, see ``devices.runtime``.
-    tell: called with a line of text after each step. Same seed, same architecture and, on one kind of processor,
-    the same files.
+    tell: called with a line of text after each step. Same seed, same architecture and, on one kind
+    of processor, the same files.
     Raises UserError for what the caller can mend; then nothing is written.
     """
     if precision not in ("", "float32", "int8"):
