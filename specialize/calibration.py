@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from devices.calibrate import Sample, fit_profile, informative, write_profile
+from devices.measure import Measurement
 from devices.profile import CALIBRATED, MEASURED_HERE, Hardware, Profile, Runtime, user_profiles
 from devices.reach import Local
 from ofa.errors import UserError
@@ -46,7 +47,9 @@ def profile_here(bench: Bench, seed: int) -> Profile:
     wide = spread(space, 5 * _HOST_SAMPLES, rng)
     archs = [wide[i] for i in rng.choice(len(wide), min(_HOST_SAMPLES, len(wide)), replace=False)]
     measured = bench.measure(archs)
-    samples = [(lower(space, arch), m.median_ms) for arch, m in zip(archs, measured, strict=True)]
+    samples = [
+        (lower(space, arch), m.median_ms, m.p90_ms) for arch, m in zip(archs, measured, strict=True)
+    ]
     title, hardware, runtime = _about_here(bench)
     return fit_profile(bench.name, title, samples, hardware, runtime, MEASURED_HERE, space.name)
 
@@ -96,11 +99,14 @@ def calibrate(
                 "let the device rest and run the command again: what was measured is kept",
             )
         for arch, one in zip(turn, measured, strict=True):
-            record.add(str(arch), one.median_ms / drift, first.median_ms, one.as_dict())
+            record.add(str(arch), one.median_ms / drift, first.median_ms, one)
         tell(
             f"{len(record.ms)} of {count} subnets measured; the reference drifted {drift - 1:+.1%}"
         )
-    samples: list[Sample] = [(lower(space, Arch.parse(text)), ms) for text, ms in record.ms.items()]
+    samples: list[Sample] = [
+        (lower(space, Arch.parse(text)), ms, ms * record.tail[text])
+        for text, ms in record.ms.items()
+    ]
     if like is None:
         title, hardware, runtime = _about_here(bench)
         profile = fit_profile(name, title, samples, hardware, runtime, MEASURED_HERE, space.name)
@@ -173,7 +179,8 @@ def _record_of(name: str) -> Path:
 class _Record:
     """The measurements of a calibration, one JSON object a line; the first says of what.
 
-    ms: architecture -> ms, corrected for the drift of the reference. changed: what of ``may`` is
+    ms: architecture -> ms, corrected for the drift of the reference; tail: -> 90th percentile /
+    median. changed: what of ``may`` is
     not as it was. Raises UserError where the file is of something else.
     """
 
@@ -181,6 +188,7 @@ class _Record:
         self.path, self.header = path, header
         self.changed: tuple[str, ...] = ()
         self.ms: dict[str, float] = {}
+        self.tail: dict[str, float] = {}
         self.reference_ms: float | None = None
         if not path.is_file():
             return
@@ -192,6 +200,7 @@ class _Record:
             first, *rows = [json.loads(line) for line in whole.splitlines()]
             for row in rows:
                 self.ms[row["arch"]] = float(row["ms"])
+                self.tail[row["arch"]] = row["measured"]["p90_ms"] / row["measured"]["median_ms"]
                 self.reference_ms = self.reference_ms or float(row["reference_ms"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"not a file of measurements ({error})", str(path)) from error
@@ -225,14 +234,14 @@ class _Record:
             ("system", "software") if may_change else (),
         )
 
-    def add(self, arch: str, ms: float, reference_ms: float, measured: dict[str, Any]) -> None:
+    def add(self, arch: str, ms: float, reference_ms: float, one: Measurement) -> None:
         """Append a measurement, on the disk before the next one begins."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [] if self.path.exists() else [self.header]
         lines.append({
             "arch": arch, "ms": ms, "reference_ms": reference_ms,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"), "measured": measured,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"), "measured": one.as_dict(),
         })  # fmt: skip
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
-        self.ms[arch] = ms
+        self.ms[arch], self.tail[arch] = ms, one.p90_ms / one.median_ms

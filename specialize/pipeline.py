@@ -367,7 +367,7 @@ def _keep_measured(
     seed: int,
     tell: Callable[[str], None],
 ) -> SearchResult:
-    """Only candidates whose measured 90th percentile keeps the latency budget.
+    """Only candidates whose measured 90th percentile keeps the latency budget, twice.
 
     Where none does, the limit is tightened by what the fastest missed; where even the slowest
     leaves room it is loosened by that; and the search is repeated.
@@ -380,6 +380,10 @@ def _keep_measured(
     for attempt in range(_TIGHTENINGS):
         archs = [problem.space.decode(row) for row in found.genotypes]
         p90 = np.array([m.p90_ms for m in bench.measure(archs)])
+        first = np.flatnonzero(p90 <= budget)
+        if len(first):  # one measurement may have been lucky
+            again = [m.p90_ms for m in bench.measure([archs[i] for i in first])]
+            p90[first] = np.maximum(p90[first], again)
         holds = np.flatnonzero(p90 <= budget)
         tell(f"measured {len(archs)} candidates: {len(holds)} keep {budget:g} ms")
         if len(holds):

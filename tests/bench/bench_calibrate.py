@@ -172,7 +172,7 @@ def outcome(
     known: Sequence[Profile],
 ) -> tuple[float, FloatArray]:
     """Mean error on ``tests``, and which of them are within the bound; empty without one."""
-    samples = [(one.layers, one.ms[target]) for one in few]
+    samples = [(one.layers, one.ms[target], one.ms[target]) for one in few]
     predicted, bound = method(samples, known, [one.layers for one in tests])
     ratios = np.array([one.ms[target] for one in tests]) / predicted
     within = np.array([]) if bound is None else (ratios <= bound).astype(float)
@@ -209,8 +209,8 @@ def by_macs(
     def columns(networks: Sequence[Sequence[Layer]]) -> FloatArray:
         return np.array([[1e-6 * sum(layer.macs for layer in layers), 1.0] for layers in networks])
 
-    ms = np.array([ms for _, ms in samples])
-    x = columns([layers for layers, _ in samples]) / ms[:, None]
+    ms = np.array([ms for _, ms, _ in samples])
+    x = columns([layers for layers, _, _ in samples]) / ms[:, None]
     weights = np.linalg.lstsq(x, np.ones(len(ms)))[0]
     return columns(tests) @ weights, None
 
@@ -221,7 +221,7 @@ def by_factor(
     """The one profile that is nearest after one factor, times that."""
     tried = []
     for profile in known:
-        ratios = np.array([ms / predict(profile, layers).point for layers, ms in samples])
+        ratios = np.array([ms / predict(profile, layers).point for layers, ms, _ in samples])
         factor = float(np.median(ratios))
         tried.append((float(abs(factor / ratios - 1).mean()), factor, profile))
     _, factor, best = min(tried, key=lambda one: one[0])
@@ -234,7 +234,7 @@ def as_it_is(
     """The one profile that is nearest, uncalibrated."""
 
     def error(profile: Profile) -> float:
-        ratios = [predict(profile, layers).point / ms for layers, ms in samples]
+        ratios = [predict(profile, layers).point / ms for layers, ms, _ in samples]
         return float(abs(np.array(ratios) - 1).mean())
 
     best = min(known, key=error)
@@ -316,7 +316,7 @@ def host_rows(name: str, count: int = SUBNETS, draws: int = HOST_DRAWS) -> list[
         ("fastest runs", [m.min_ms for m in times]),
         ("medians", [m.median_ms for m in times]),
     ):
-        found = trials(list(zip(networks, taken, strict=True)), draws)
+        found = trials(list(zip(networks, taken, taken, strict=True)), draws)
         rows.append([f"{meter.backend.name}, {title}", count, *found])
     return rows
 
@@ -331,7 +331,7 @@ def trials(samples: Sequence[Sample], draws: int) -> list[object]:
         order = np.random.default_rng(draw).permutation(len(samples))
         fitted, others = ([samples[i] for i in part] for part in np.split(order, [FITTED]))
         profile = fit_profile("tried", "tried", fitted, hardware, runtime, MEASURED_HERE, "lite")
-        ratios = np.array([ms / predict(profile, layers).point for layers, ms in others])
+        ratios = np.array([ms / predict(profile, layers).point for layers, ms, _ in others])
         bound = profile.bound[0.9]
         error, within = abs(1 / ratios - 1).mean(), (ratios <= bound).mean()
         found.append((100 * error, 100 * within, bound))

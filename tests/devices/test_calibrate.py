@@ -36,7 +36,8 @@ def measured(truth: Truth, count: int, seed: int, noise: float = 0.02) -> list[S
     rng = np.random.default_rng(seed)
     archs = spread(LITE, 60, rng)
     chosen = [lower(LITE, archs[i]) for i in rng.permutation(len(archs))[:count]]
-    return [(layers, truth(layers) * np.exp(noise * rng.normal())) for layers in chosen]
+    taken = [truth(layers) * np.exp(noise * rng.normal()) for layers in chosen]
+    return [(layers, ms, ms) for layers, ms in zip(chosen, taken, strict=True)]
 
 
 def fit(samples: list[Sample]) -> Profile:
@@ -45,7 +46,7 @@ def fit(samples: list[Sample]) -> Profile:
 
 def ratios(profile: Profile, samples: list[Sample]) -> np.ndarray:
     """Actual / predicted."""
-    return np.array([ms / predict(profile, layers).point for layers, ms in samples])
+    return np.array([ms / predict(profile, layers).point for layers, ms, _ in samples])
 
 
 @pytest.fixture
@@ -106,8 +107,16 @@ def test_from_fifty_networks_it_may_learn_what_no_phone_has() -> None:
 @pytest.mark.parametrize("slower", [0.01, 1.0, 100.0])
 def test_scale_does_not_matter(without_note10: Truth, slower: float) -> None:
     samples = measured(without_note10, 12, seed=3)
-    profile = fit([(layers, slower * ms) for layers, ms in samples])
+    profile = fit([(layers, slower * ms, slower * ms) for layers, ms, _ in samples])
     assert profile.bound == pytest.approx(fit(samples).bound)
+
+
+def test_the_bound_is_of_the_slow_runs(without_note10: Truth) -> None:
+    samples = measured(without_note10, 12, seed=3)
+    slow = fit([(layers, ms, 1.3 * ms) for layers, ms, _ in samples])
+    assert slow.coefficients == fit(samples).coefficients
+    ratio = slow.bound[0.9] / fit(samples).bound[0.9]
+    assert ratio == pytest.approx(1.3)
 
 
 def test_what_every_fit_must_keep(without_note10: Truth) -> None:
@@ -145,7 +154,7 @@ def test_this_machine_is_predicted() -> None:
         group = [network(LITE, arch) for arch in archs[start : start + 14]]
         files = [tflite_model(*each, labels_of(each[0]), LITE0, "test") for each in group]
         taken = measure_interleaved(Litert(), files, runs=20, warmup_s=0.02)
-        samples += [(each[0], m.min_ms) for each, m in zip(group, taken, strict=True)]
+        samples += [(each[0], m.min_ms, m.min_ms) for each, m in zip(group, taken, strict=True)]
     order = np.random.default_rng(1).permutation(len(samples))
     shuffled = [samples[i] for i in order]
     profile = fit(shuffled[:14])
