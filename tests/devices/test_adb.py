@@ -94,6 +94,7 @@ def test_on_the_command_line(connect: Connect, files: tuple[Path, Path, Path]) -
     assert list(phone.tmp.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept_by_measuring_on_the_phone(
     connect: Connect, files: tuple[Path, Path, Path], shapes_folder: Path, tmp_path: Path
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_budget_is_kept_by_measuring_on_the_phone(
     assert list(phone.tmp.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_farm_shares_the_models_and_outlives_a_phone(
     connect: Connect, files: tuple[Path, Path, Path]
 ) -> None:

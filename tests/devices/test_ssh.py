@@ -70,6 +70,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server.wait()
 
 
+@pytest.mark.slow
 def test_a_board_runs_the_files(config: Path, tmp_path: Path) -> None:
     tool = tmp_path / "benchmark_model"
     tool.write_text(BENCHMARK)

@@ -34,6 +34,7 @@ def straight(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
+@pytest.mark.slow
 def test_every_size_learns_in_seconds(straight) -> None:
     """Chance is 20 %."""
     evaluator = Evaluator(split(straight.splits.train, 64, 1)[1], straight.splits.held_out)
@@ -44,6 +45,7 @@ def test_every_size_learns_in_seconds(straight) -> None:
     assert smallest > 45
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_straight(straight, shapes_folder: Path, tmp_path: Path) -> None:
     """Law 7: SIGKILL at an arbitrary moment, twice; then the same weights, bit for bit."""
     command = [sys.executable, "-m", "tests.ofa.tiny_run", shapes_folder, tmp_path, str(STEPS)]
@@ -64,11 +66,13 @@ def test_killed_and_resumed_is_straight(straight, shapes_folder: Path, tmp_path:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_another_run_is_not_resumed(straight, shapes_folder: Path) -> None:
     with pytest.raises(UserError, match="another recipe"):
         tiny_run(shapes_folder, straight.folder, replace(RECIPE, lr=1e-3))
 
 
+@pytest.mark.slow
 def test_a_truncated_state_is_refused(straight, shapes_folder: Path, tmp_path: Path) -> None:
     whole = (straight.folder / "state.pt").read_bytes()
     (tmp_path / "state.pt").write_bytes(whole[: len(whole) // 2])
@@ -76,6 +80,7 @@ def test_a_truncated_state_is_refused(straight, shapes_folder: Path, tmp_path: P
         tiny_run(shapes_folder, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_collapse_is_rolled_back(shapes_folder: Path, tmp_path: Path) -> None:
     """Weights made infinite in the middle: the run returns to its last save and ends well."""
     run = tiny_run(shapes_folder, tmp_path)

@@ -24,6 +24,7 @@ def tiny(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_checkpoint(shapes_folder, tmp_path_factory.mktemp("calibration"))
 
 
+@pytest.mark.slow
 def test_this_machine_is_calibrated_used_and_checked(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

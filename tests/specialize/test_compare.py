@@ -64,6 +64,7 @@ def cells(page: str) -> list[list[str]]:
     return [[" ".join(re.sub("<[^>]*>", " ", cell).split()) for cell in row] for row in found]
 
 
+@pytest.mark.slow
 def test_a_fleet_has_its_page(fleet: FleetResult) -> None:
     """It is that of the command line, which sees that these are a fleet."""
     text = (fleet.output / "compare.html").read_text()
@@ -160,6 +161,7 @@ def test_other_kinds_of_results_have_a_page(fleet: FleetResult, tmp_path: Path) 
     assert page.entries[1].link.endswith("/report.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -32,6 +32,7 @@ def problem_of(space: Space, value: Table, cost: Table, share: float) -> Problem
     return Problem(space, value, (Limit(Budget("macs", limit), cost, limit),), "test")
 
 
+@pytest.mark.slow
 @given(spaces(), st.integers(0, 2**32 - 1))
 def test_what_is_found_lies_in_the_space_and_keeps_the_budget(space: Space, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -47,6 +48,7 @@ def test_what_is_found_lies_in_the_space_and_keeps_the_budget(space: Space, seed
     assert [value for _, value in found.trace] == sorted(value for _, value in found.trace)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.9))
 def test_it_finds_the_best_of_a_space_that_can_be_listed(seed: int, share: float) -> None:
     """And never anything better."""
@@ -58,6 +60,7 @@ def test_it_finds_the_best_of_a_space_that_can_be_listed(seed: int, share: float
     assert evolve(problem, seed=1, count=1).values[0] == best
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), st.integers(0, 100))
 def test_it_finds_what_keeps_budgets_that_conflict(seed: int, slack: int) -> None:
     """The cheapest for one budget may be too dear for the other: nowhere to start from."""
@@ -75,6 +78,7 @@ def test_it_finds_what_keeps_budgets_that_conflict(seed: int, slack: int) -> Non
     assert evolve(problem, count=1).values[0] == best
 
 
+@pytest.mark.slow
 def test_it_comes_near_the_exact_optimum_of_the_real_space() -> None:
     """Among 1e13 architectures: never better, mostly equal, and otherwise by a hair worse."""
     space = get_space("lite")

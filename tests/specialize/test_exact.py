@@ -46,6 +46,7 @@ def listed(problem: Problem) -> np.ndarray:
     return np.sort(problem.value.price(ROWS[problem.feasible(ROWS)]))[::-1]
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1), BUDGETS)
 def test_the_k_best_are_those_of_the_list(seed: int, budgets: list[tuple[str, float]]) -> None:
@@ -77,6 +78,7 @@ def test_a_tradeoff_too(seed: int, budgets: list[tuple[str, float]], weight: flo
         assert found.values == pytest.approx(values[:20], abs=1e-9)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1), BUDGETS)
 def test_the_least_maximum_too(seed: int, budgets: list[tuple[str, float]]) -> None:
     """Of the architectures that have it, the deepest within the first limit on a sum is first."""

@@ -129,6 +129,7 @@ def test_the_plot_is_a_picture(made: Result) -> None:
         assert picture.size == (1200, 750)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [

@@ -58,6 +58,7 @@ def report_of(folder: Path) -> Report:
     return Report.model_validate_json((folder / "report.json").read_text())
 
 
+@pytest.mark.slow
 def test_it_writes_files_that_keep_the_budget(made) -> None:
     folder, result = made
     assert {path.name for path in folder.iterdir()} == FILES
@@ -89,6 +90,7 @@ def test_the_tflite_file_reaches_the_reported_accuracy(made, tiny: Path) -> None
     assert 100 * (answers == test.labels).mean() == pytest.approx(report.accuracy.test.value)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_json_is_the_report(made, tiny: Path) -> None:
     """Law 10; the same command may write into its own folder again."""
     folder, _ = made
@@ -105,6 +107,7 @@ def test_same_seed_same_bytes_and_json_is_the_report(made, tiny: Path) -> None:
     assert Report.model_validate_json(again.stdout).architecture == first.architecture
 
 
+@pytest.mark.slow
 def test_an_int8_device_gets_int8_files(tiny: Path, tmp_path: Path) -> None:
     """Chosen and reported as int8; the accuracy is that of the file."""
     from ofa.checkpoint import read_checkpoint
@@ -133,6 +136,7 @@ def test_an_int8_device_gets_int8_files(tiny: Path, tmp_path: Path) -> None:
     assert plain.report.accuracy.test_float32 is None
 
 
+@pytest.mark.slow
 def test_this_machine_is_measured_in_int8(tiny: Path, tmp_path: Path) -> None:
     result = specialize(
         "host", "50ms", checkpoint=tiny, output=tmp_path / "out", candidates=2, precision="int8"
@@ -141,6 +145,7 @@ def test_this_machine_is_measured_in_int8(tiny: Path, tmp_path: Path) -> None:
     assert result.report.budgets[0].kept
 
 
+@pytest.mark.slow
 def test_other_budgets_and_the_python_api(tiny: Path, tmp_path: Path) -> None:
     result = specialize(
         "rpi4", ["40ms", "0.6MMACs", "20kparams"], checkpoint=tiny, output=tmp_path / "out",
@@ -154,6 +159,7 @@ def test_other_budgets_and_the_python_api(tiny: Path, tmp_path: Path) -> None:
     assert result.report.parameters <= 20e3
 
 
+@pytest.mark.slow
 def test_other_objectives(tiny: Path, tmp_path: Path) -> None:
     """The least latency for an accuracy, and a trade-off; what images say decides."""
     least = specialize(
@@ -203,6 +209,7 @@ def test_the_limit_follows_what_is_measured(speed: float) -> None:
     assert 2 <= len(told) <= 4
 
 
+@pytest.mark.slow
 def test_memory_is_a_budget_and_an_objective(tiny: Path, tmp_path: Path) -> None:
     kept = specialize(
         "pixel", sram="24kB", flash="60kB", checkpoint=tiny, output=tmp_path / "kept",
@@ -223,6 +230,7 @@ def test_memory_is_a_budget_and_an_objective(tiny: Path, tmp_path: Path) -> None
     assert least.memory.sram_bytes < kept.memory.sram_bytes
 
 
+@pytest.mark.slow
 def test_evaluations_are_spent_near_the_budget(tiny: Path, tmp_path: Path) -> None:
     report = specialize(
         "pixel", "0.6ms", evaluations=14, checkpoint=tiny, output=tmp_path / "out", candidates=2,
@@ -232,6 +240,7 @@ def test_evaluations_are_spent_near_the_budget(tiny: Path, tmp_path: Path) -> No
     assert "--evaluations 14" in report.command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["host", "host-onnxruntime"])
 def test_this_machine_is_measured(device: str, tiny: Path, tmp_path: Path) -> None:
     result = specialize(
@@ -252,6 +261,7 @@ def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) ->
     assert result.report.accuracy.held_out.n == 150
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -317,6 +327,7 @@ def job(checkpoint: Path, output: Path) -> list[str]:
     return [sys.executable, "-m", MODULES["ofa-specialize"], *words, "-q", "-o", str(output)]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
     """No file of more than 20 kB can be written: the model's cannot."""
     line = job(tiny, tmp_path / "out")
@@ -332,6 +343,7 @@ def test_a_full_disk_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["searched", "candidate 1 of", "candidate 9 of", "candidate 10 of"]
 )
@@ -397,6 +409,7 @@ def test_the_report_is_valid_json_of_its_schema(made) -> None:
     assert np.isfinite(data["latency_ms"]["bound"])
 
 
+@pytest.mark.slow
 def test_several_devices_get_a_subnet_each(tiny: Path, tmp_path: Path) -> None:
     devices = ("pixel", "rpi4", "iphonexs")
     words = [word for device in devices for word in ("--device", device)]

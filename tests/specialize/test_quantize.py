@@ -112,6 +112,7 @@ def test_rounding_is_within_half_a_step(a: float, b: float, numbers: list[float]
     np.testing.assert_allclose(again, rounded, rtol=1e-6, atol=1e-6 * scale.scale)
 
 
+@pytest.mark.slow
 @given(archs())
 def test_the_file_computes_what_its_numbers_say(arch: Arch) -> None:
     """In the kernels that microcontrollers share, and nearly so in XNNPACK."""

@@ -30,6 +30,7 @@ def scorer(shapes_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Sco
     return Scorer(checkpoint, checkpoint.samples()[0], threads=1)
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_training_mode(scorer: Scorer) -> None:
     @given(archs())
     def law(arch: Arch) -> None:

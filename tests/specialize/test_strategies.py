@@ -50,6 +50,7 @@ def random_problem(space: Space, seed: int) -> Problem:
     return problem
 
 
+@pytest.mark.slow
 @every_strategy
 @settings(max_examples=4)
 @given(space=spaces(), seed=seeds, distance=st.integers(1, 3))
@@ -101,6 +102,7 @@ def test_each_comes_near_the_best_of_a_space_that_can_be_listed(
         assert np.count_nonzero(values > found + 1e-9) <= 5
 
 
+@pytest.mark.slow
 @every_strategy
 def test_same_seed_same_result_and_starts_are_kept(name: str) -> None:
     space = get_space("lite")
@@ -140,6 +142,7 @@ def test_a_budget_below_everything_is_refused_at_once(name: str) -> None:
         get_strategy(name)(problem, tell=lambda *_: pytest.fail("it searched"))
 
 
+@pytest.mark.slow
 def test_on_the_real_space_each_has_its_rank() -> None:
     """Regrets in logits, of which random architectures have a standard deviation of 0.5."""
     space = get_space("lite")
