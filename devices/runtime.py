@@ -14,7 +14,6 @@ from devices.profile import (
     CALIBRATED,
     MEASURED_HERE,
     Profile,
-    Runtime,
     get_profile,
     load_profiles,
 )
@@ -92,7 +91,7 @@ def for_use(profile: Profile, use: Use, assume: bool) -> tuple[Profile, str | No
 
     Raises UserError where they differ and nothing may be assumed.
     """
-    differences = _differences(profile.runtime, use)
+    differences = _differences(profile, use)
     if not differences:
         return profile, None
     told = " and ".join(differences)
@@ -101,8 +100,7 @@ def for_use(profile: Profile, use: Use, assume: bool) -> tuple[Profile, str | No
             (
                 other
                 for other in load_profiles()
-                if other.hardware.device == profile.hardware.device
-                and not _differences(other.runtime, use)
+                if other.hardware.device == profile.hardware.device and not _differences(other, use)
             ),
             key=lambda other: (other.hardware.cores != profile.hardware.cores, len(other.name)),
         )
@@ -121,9 +119,9 @@ def for_use(profile: Profile, use: Use, assume: bool) -> tuple[Profile, str | No
     )
 
 
-def _differences(measured: Runtime, use: Use) -> dict[str, float]:
+def _differences(profile: Profile, use: Use) -> dict[str, float]:
     """Each difference in words, and what it may cost as a factor."""
-    found = {}
+    measured, found = profile.runtime, {}
     if use.software is not None:
         ours, theirs = use.software.casefold().split(), measured.software.casefold().split()
         if theirs[: len(ours)] != ours:
@@ -136,8 +134,7 @@ def _differences(measured: Runtime, use: Use) -> dict[str, float]:
         slower = measured.threads / use.threads
         plural = "s" * (measured.threads != 1)
         found[f"{measured.threads} thread{plural}, not {use.threads}"] = max(slower, _MORE_THREADS)
-    quantized = measured.precision.endswith("int8")  # as ``Profile.precision`` has it
-    if quantized != use.precision.endswith("int8"):
-        cost = _FLOAT_FOR_INT8 if quantized else 1.0
+    if profile.precision != use.precision:
+        cost = _FLOAT_FOR_INT8 if profile.precision == "int8" else 1.0
         found[f"{measured.precision} networks, not {use.precision}"] = cost
     return found

@@ -65,11 +65,12 @@ class Bench:
     def _file(self, layers: tuple[Layer, ...], folded: Weights) -> bytes:
         c = self.checkpoint
         content = (layers, folded, c.labels, c.preprocessing, c.name)
+        tflite = self.meter.suffix == ".tflite"
+        if self.precision == "float32":
+            return tflite_model(*content) if tflite else onnx_model(*content)
         height, width, channels = layers[0].in_shape
         noise = np.random.default_rng(0).normal(size=(1, channels, height, width))
         images = noise.astype(np.float32)
-        if self.meter.suffix == ".tflite":
-            integers = quantize(layers, folded, images) if self.precision == "int8" else None
-            return tflite_model(*content, integers)
-        model = onnx_model(*content)
-        return qdq_model(model, images) if self.precision == "int8" else model
+        if tflite:
+            return tflite_model(*content, quantize(layers, folded, images))
+        return qdq_model(onnx_model(*content), images)

@@ -180,8 +180,8 @@ class _Record:
     """The measurements of a calibration, one JSON object a line; the first says of what.
 
     ms: architecture -> ms, corrected for the drift of the reference; tail: -> 90th percentile /
-    median. changed: what of ``may`` is
-    not as it was. Raises UserError where the file is of something else.
+    median. changed: what is not as it was, of the keys that ``may`` change. Raises UserError where
+    the file is of something else.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], may: Sequence[str]) -> None:

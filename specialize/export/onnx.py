@@ -15,7 +15,7 @@ from ofa.preprocessing import Preprocessing
 from ofa.weights import Weights
 from specialize.export import IMAGE, LOGITS
 
-__all__ = ["IR_VERSION", "OPSET", "conv_node", "onnx_model"]
+__all__ = ["IR_VERSION", "OPSET", "conv_node", "linear_nodes", "onnx_model"]
 
 #: The newest pair that runtimes of the last three years load, those inside apps included.
 OPSET, IR_VERSION = 17, 8
@@ -38,6 +38,23 @@ def conv_node(layer: Layer, inputs: Sequence[str], output: str) -> NodeProto:
         pads=[top, left, bottom, right],
         group=layer.in_shape[2] if layer.op == "depthwise" else 1,
     )
+
+
+def linear_nodes(layer: Layer, inputs: Sequence[str], output: str) -> list[NodeProto]:
+    """A layer without its activation. inputs: its own, then weight and bias where it has them."""
+
+    def node(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> NodeProto:
+        return helper.make_node(op, inputs, [output], name=output, **attributes)
+
+    match layer.op:
+        case "add":
+            return [node("Add", inputs, output)]
+        case "mean":
+            pooled = f"{output}.map"
+            return [node("GlobalAveragePool", inputs, pooled), node("Flatten", [pooled], output)]
+        case "linear":
+            return [node("Gemm", inputs, output, transB=1)]
+    return [conv_node(layer, inputs, output)]
 
 
 def onnx_model(
@@ -77,16 +94,7 @@ def onnx_model(
             own = folded[layer.name]
             inputs += [constant(f"{layer.name}.{part}", own[part]) for part in ("weight", "bias")]
         result = f"{output}.linear" if layer.activation == "relu6" else output
-        match layer.op:
-            case "conv" | "depthwise":
-                nodes.append(conv_node(layer, inputs, result))
-            case "add":
-                node("Add", inputs, result)
-            case "mean":
-                pooled = node("GlobalAveragePool", inputs, f"{output}.map")
-                node("Flatten", [pooled], result)
-            case "linear":
-                node("Gemm", inputs, result, transB=1)
+        nodes += linear_nodes(layer, inputs, result)
         if layer.activation == "relu6":
             node("Clip", [result, zero, six], output)
 

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 from ofa.layers import INPUT, Layer
 from ofa.weights import Array, Weights
 from specialize.export import IMAGE
-from specialize.export.onnx import IR_VERSION, OPSET, conv_node
+from specialize.export.onnx import IR_VERSION, OPSET, linear_nodes
 
 __all__ = [
     "REPRESENTATIVE_IMAGES",
@@ -152,24 +152,12 @@ class _Step:
     def __init__(self, layer: Layer) -> None:
         parts = ["weight", "bias"] if layer.op in ("conv", "depthwise", "linear") else []
         self.inputs = [f"x{i}" for i in range(len(layer.inputs))] + parts
-        match layer.op:
-            case "conv" | "depthwise":
-                nodes = [conv_node(layer, self.inputs, "y")]
-            case "add":
-                nodes = [helper.make_node("Add", self.inputs, ["y"])]
-            case "mean":
-                nodes = [
-                    helper.make_node("GlobalAveragePool", self.inputs, ["map"]),
-                    helper.make_node("Flatten", ["map"], ["y"]),
-                ]
-            case "linear":
-                nodes = [helper.make_node("Gemm", self.inputs, ["y"], transB=1)]
         given = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.inputs
         ]
         y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
         model = helper.make_model(
-            helper.make_graph(nodes, "step", given, [y]),
+            helper.make_graph(linear_nodes(layer, self.inputs, "y"), "step", given, [y]),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
         )

@@ -52,11 +52,6 @@ class Verification:
         """Of any logit, between any two; not finite if an output is not."""
         return max(self.tflite_reference, self.onnx_reference, self.tflite_onnx)
 
-    @property
-    def same_answers(self) -> bool:
-        """Every image has the same top-1 everywhere."""
-        return self.agreeing == self.images
-
     def __str__(self) -> str:
         return (
             f"TFLite and reference {self.tflite_reference:.3g}, "

@@ -27,7 +27,7 @@ from scipy.optimize import nnls
 
 import devices.calibrate
 from devices.calibrate import Sample, fit_profile, informative
-from devices.cost import features, predict
+from devices.cost import predict
 from devices.profile import (
     CALIBRATED,
     FEATURES,
@@ -120,12 +120,7 @@ def unseen_rows() -> list[list[object]]:
             ]
         return found
 
-    unseen = partial(mix, space="other")
-    return [
-        ["**the mix, from ten that `ofa-device calibrate` chooses**", *cells(trial, unseen, True)],
-        ["the mix, from ten at random", *cells(trial, unseen, False)],
-        *([what, *cells(trial, method, True)] for what, method in PLAIN.items()),
-    ]
+    return methods(trial, partial(mix, space="other"))
 
 
 def seen_rows() -> list[list[object]]:
@@ -142,9 +137,16 @@ def seen_rows() -> list[list[object]]:
             found.append(outcome(method, target, few, rest, known))
         return found
 
+    return methods(trial, mix)
+
+
+def methods(
+    trial: Callable[[Method, str, bool], list[tuple[float, FloatArray]]], ours: Method
+) -> list[list[object]]:
+    """A row for ours, with networks chosen and drawn, and for each of the plain ones."""
     return [
-        ["**the mix, from ten that `ofa-device calibrate` chooses**", *cells(trial, mix, True)],
-        ["the mix, from ten at random", *cells(trial, mix, False)],
+        ["**the mix, from ten that `ofa-device calibrate` chooses**", *cells(trial, ours, True)],
+        ["the mix, from ten at random", *cells(trial, ours, False)],
         *([what, *cells(trial, method, True)] for what, method in PLAIN.items()),
     ]
 
@@ -272,7 +274,7 @@ def own_coefficients(name: str, networks: Sequence[Published]) -> dict[str, floa
     feature with a ridge toward those; depthwise MACs never cheaper than 1x1. Mobile networks weigh
     twice.
     """
-    x = np.stack([vector(one.layers) for one in networks])
+    x = np.stack([devices.calibrate._vector(one.layers) for one in networks])
     x /= np.array([one.ms[name] for one in networks])[:, None]
     weight = np.sqrt([1.0 + one.mobile for one in networks])
     shared = np.array([[float(f in group) for f in FEATURES] for group in _SHARED])
@@ -290,15 +292,6 @@ _SHARED = (
     ("stem.io", "conv.in", "conv.out", "pw.in", "pw.out", "dw.in", "dw.out", "dw.s2"),
     ("mem.io", "pool.ops"), ("conv.w", "pw.w", "fc.w"),
 )  # fmt: skip
-
-
-def vector(layers: Sequence[Layer]) -> FloatArray:
-    """(21,) a network in the features of a profile."""
-    total = dict.fromkeys(FEATURES, 0.0) | {"const": 1.0}
-    for layer in layers:
-        for name, value in features(layer).items():
-            total[name] += value
-    return np.array([total[name] for name in FEATURES])
 
 
 def host_rows(name: str, count: int = SUBNETS, draws: int = HOST_DRAWS) -> list[list[object]]:
