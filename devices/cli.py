@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -20,6 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _Found(Protocol):
+    """What is known of a model file, printed or as JSON."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -50,6 +57,10 @@ _GROUPS = {
 _HOSTS = {
     "host": "LiteRT, 1 thread: measured when you specialize",
     "host-onnxruntime": "ONNX Runtime, 1 thread: measured when you specialize",
+}
+_RUNTIMES = {
+    "tflm": "TensorFlow Lite Micro's interpreter on this machine, int8: answers and arena",
+    "cortex-m55": "Cortex-M55 emulated in QEMU, int8: answers, arena and instructions",
 }
 _NARROW = ("name", "title", "grade", "error")
 _GRADES = {
@@ -153,7 +164,8 @@ def measure(
         typer.Argument(
             metavar="NAME",
             help="host, host-onnxruntime, or the profile of the device that is connected: "
-            "it says how many threads run on which cores.",
+            "it says how many threads run on which cores. An Ethos-U is asked of its compiler; "
+            "tflm and cortex-m55 run int8 files in a microcontroller's runtime.",
             autocompletion=lambda incomplete: _names(incomplete),
         ),
     ],
@@ -175,9 +187,11 @@ def measure(
       ofa-device measure pixel4 pixel-20ms/model.tflite --benchmark android_aarch64_benchmark_model
 
       ofa-device measure rpi4 model.tflite --ssh pi@raspberrypi --benchmark benchmark_model
+
+      ofa-device measure cortex-m55 stm32h7-100ms/model.tflite
     """
-    from devices.reach import reach
-    from ofa.console import stdout
+    from devices.micro import check
+    from devices.reach import Compiler, reach
     from ofa.errors import UserError
 
     for model in models:
@@ -188,19 +202,32 @@ def measure(
         raise UserError("neither a .tflite nor an .onnx file", str(models[0]))
     if len(kinds) > 1:
         raise UserError(f"files of several kinds: {', '.join(sorted(kinds))}", fix="one at a time")
+    if name in _RUNTIMES:
+        if kinds != {".tflite"}:
+            raise UserError(f"{name} takes .tflite files", str(models[0]))
+        checked = [check(name, model) for model in models]
+        _print_found(models, checked, json)
+        return
     meter = reach(
         name, serials=serial or (), ssh=ssh, benchmark=benchmark,
         program="onnxruntime" if kinds == {".onnx"} else "tflite", tell=teller(quiet),
     )  # fmt: skip
     if kinds != {meter.suffix}:
         raise UserError(f"{name} takes {meter.suffix} files", str(models[0]))
-    found = meter.measure(models)
+    if isinstance(meter, Compiler):
+        _print_found(models, meter.compile(models), json)
+    else:
+        _print_found(models, meter.measure(models), json)
+
+
+def _print_found(models: Sequence[Path], found: Sequence[_Found], json: bool) -> None:
+    from ofa.console import stdout
+
+    pairs = list(zip(models, found, strict=True))
     if json:
-        write_json(
-            [{"model": str(m), **one.as_dict()} for m, one in zip(models, found, strict=True)]
-        )
+        write_json([{"model": str(model), **one.as_dict()} for model, one in pairs])
         return
-    for model, one in zip(models, found, strict=True):
+    for model, one in pairs:
         stdout().print(f"{model}: {one}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -268,6 +295,8 @@ def _print_groups(found: list[Profile], hosts: list[str]) -> None:
         console.print(f"[bold]{heading}[/bold]")
         console.print(grid)
         console.print()
+    console.print(f"{' and '.join(_RUNTIMES)}: runtimes of microcontrollers on this machine, for")
+    console.print("`ofa-device measure`.")
     console.print("error: mean of |predicted / actual - 1| on networks left out of the fit.")
     console.print("`ofa-device show NAME` tells more.")
 
@@ -318,4 +347,4 @@ def _names(incomplete: str) -> list[str]:
     from devices.profile import load_profiles
 
     names = [name for p in load_profiles() for name in (p.name, *p.aliases)]
-    return [name for name in (*_HOSTS, *names) if name.startswith(incomplete)]
+    return [name for name in (*_HOSTS, *_RUNTIMES, *names) if name.startswith(incomplete)]

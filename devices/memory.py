@@ -1,17 +1,32 @@
-"""What a network needs: bytes of activations while it runs, and bytes of its file.
+"""What a network needs: bytes of memory while it runs, and bytes of its file.
 
-Both are tables, so the search limits them, or makes them least, like any other quantity.
+All of it comes from the layer list and becomes tables, so the search limits it, or makes it least,
+like any other quantity.
+
+On a microcontroller the memory is TensorFlow Lite Micro's tensor arena. Its *head* holds
+activations and scratch, packed by the interpreter's memory planner (tensorflow/tflite-micro,
+greedy_memory_planner.cc). Its *tail* holds what the interpreter keeps of each layer; the constants
+below were fitted to recorded arenas, and are never below them (docs/benchmarks.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ofa.layers import Layer
 from ofa.space import Space
-from ofa.table import Table, tabulate, tabulate_together
+from ofa.table import Stacked, Table, tabulate, tabulate_together
 
-__all__ = ["flash_table", "live_bytes", "sram_table"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "arena_bytes",
+    "flash_table",
+    "live_bytes",
+    "sram_bytes",
+    "sram_table",
+]
 
 #: Bytes of a weight or an activation.
 _ELEMENT = {"float32": 4, "int8": 1}
@@ -22,6 +37,130 @@ _CHANNEL = 4 + 2 * (4 + 8)
 _OPERATOR = 512
 #: What a file holds beside its operators and labels, at most.
 _FILE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A build of TensorFlow Lite Micro.
+
+    scratch: bytes that a layer's kernel asks for while it runs. kept: bytes of the interpreter and
+    its kernels for a layer of each operation, beside two words a channel of what has weights.
+    constant: of a network.
+    """
+
+    scratch: Callable[[Layer], int]
+    kept: dict[str, int]
+    constant: int
+
+
+def _no_scratch(layer: Layer) -> int:  # noqa: ARG001
+    return 0
+
+
+def _scratch_mve(layer: Layer) -> int:
+    """CMSIS-NN on a Cortex-M55: its vector unit works on whole blocks of channels."""
+    taps, channels = layer.kernel**2, layer.in_shape[2]
+    match layer.op:
+        case "conv" if layer.kernel > 1 or layer.stride > 1:
+            return 4 * _up(channels * taps, 16)
+        case "depthwise":
+            return 4 * 124 * taps
+        case "mean":
+            return 4 * channels
+    return 0
+
+
+def _scratch_dsp(layer: Layer) -> int:
+    """CMSIS-NN on a Cortex-M4, M7 or M33."""
+    taps, channels = layer.kernel**2, layer.in_shape[2]
+    match layer.op:
+        case "conv" if layer.kernel > 1 or layer.stride > 1:
+            return 4 * _up(channels * taps, 4)
+        case "depthwise" if layer.kernel > 3:
+            return 2 * channels * taps
+        case "mean":
+            return 4 * channels
+    return 0
+
+
+#: Fitted to 40 recorded arenas, each of 13 to 46 layers: within 8 bytes; rounded up here.
+_KEPT_32 = {"conv": 161, "depthwise": 163, "add": 115, "mean": 0, "linear": 0}
+
+#: ``cortex-m55`` and ``cortex-m`` are builds with CMSIS-NN for 32-bit processors, ``host`` that of
+#: the Python package on a 64-bit machine, with reference kernels.
+ENGINES = {
+    "cortex-m55": Engine(_scratch_mve, _KEPT_32, 600),
+    "cortex-m": Engine(_scratch_dsp, _KEPT_32, 600),
+    "host": Engine(
+        _no_scratch, {"conv": 246, "depthwise": 240, "add": 163, "mean": 0, "linear": 0}, 1208
+    ),
+}
+
+
+def _up(size: int, to: int) -> int:
+    """Rounded up to a multiple."""
+    return -(-size // to) * to
+
+
+def _kept(engine: Engine, layer: Layer) -> int:
+    """What the interpreter keeps of a layer: a multiplier and a shift a channel, and records."""
+    channels = layer.out_shape[2]
+    size = engine.kept[layer.op]
+    if layer.op in ("conv", "depthwise", "linear"):
+        size += 2 * _up(4 * channels, 16)
+    if layer.op == "linear" and engine.scratch is not _no_scratch:
+        size += _up(4 * channels, 16)  # CMSIS-NN's sums of the weights
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffer:
+    """Bytes that exist from the start of one step to the end of another."""
+
+    size: int
+    first: int
+    last: int
+
+    def overlaps(self, other: _Buffer) -> bool:
+        return self.first <= other.last and other.first <= self.last
+
+
+def _buffers(layers: Sequence[Layer], engine: Engine) -> list[_Buffer]:
+    """Activations in the order of the file, then scratch; step 0 hands the image in."""
+    last_use = {name: step for step, layer in enumerate(layers, 1) for name in layer.inputs}
+    height, width, channels = layers[0].in_shape
+    found = [_Buffer(_up(height * width * channels, 16), 0, last_use[layers[0].inputs[0]])]
+    for step, layer in enumerate(layers, 1):
+        height, width, channels = layer.out_shape
+        size = _up(height * width * channels, 16)
+        found.append(_Buffer(size, step, last_use.get(layer.name, len(layers))))
+    for step, layer in enumerate(layers, 1):
+        if size := _up(engine.scratch(layer), 16):
+            found.append(_Buffer(size, step, step))
+    return found
+
+
+def arena_bytes(layers: Sequence[Layer], engine: Engine) -> int:
+    """The tensor arena of an int8 network, in bytes.
+
+    The planner places the largest buffer first, of equal ones that which was added last, each at
+    the lowest gap between those placed already that exist at the same time.
+    """
+    buffers = _buffers(layers, engine)
+    placed: list[tuple[int, _Buffer]] = []
+    head = 0
+    for _, own in sorted(enumerate(buffers), key=lambda pair: (-pair[1].size, -pair[0])):
+        at = 0
+        for start, other in sorted(
+            ((start, other) for start, other in placed if other.overlaps(own)),
+            key=lambda pair: pair[0],
+        ):
+            if start - at >= own.size:
+                break
+            at = max(at, start + other.size)
+        placed.append((at, own))
+        head = max(head, at + own.size)
+    return head + engine.constant + sum(_kept(engine, layer) for layer in layers)
 
 
 def live_bytes(layers: Sequence[Layer], precision: str = "float32") -> list[int]:
@@ -50,9 +189,39 @@ def _tensors(layer: Layer) -> dict[str, int]:
     return dict.fromkeys(layer.inputs, into) | {layer.name: height * width * channels}
 
 
-def sram_table(space: Space, precision: str = "float32") -> Table:
-    """The table of the activations' peak, in bytes: a maximum over layers."""
-    return tabulate_together(space, lambda layers: live_bytes(layers, precision), reduce="max")
+def sram_bytes(layers: Sequence[Layer], precision: str, engine: str | None) -> int:
+    """What must be free while a network runs: its arena, or where no engine is known its peak.
+
+    engine: a name of ``ENGINES``; it matters to int8 networks only.
+    """
+    if engine is None or precision != "int8":
+        return max(live_bytes(layers, precision))
+    return arena_bytes(layers, ENGINES[engine])
+
+
+def sram_table(
+    space: Space, precision: str = "float32", engine: Engine | None = None
+) -> Table | Stacked:
+    """The table of the activations' peak, in bytes; of an engine that of its arena, at least.
+
+    An arena is this large where its planner packs without gaps, which is the case for most
+    networks; for the others it is up to 11 % larger, see ``arena_bytes``.
+    """
+    if engine is None:
+        return tabulate_together(space, lambda layers: live_bytes(layers, precision), reduce="max")
+    built = engine
+
+    def peaks(layers: Sequence[Layer]) -> list[int]:
+        buffers = _buffers(layers, built)
+        return [
+            sum(buffer.size for buffer in buffers if buffer.first <= step <= buffer.last)
+            for step in range(1, 1 + len(layers))
+        ]
+
+    return Stacked(
+        tabulate_together(space, peaks, reduce="max"),
+        tabulate(space, lambda layer: _kept(built, layer), built.constant),
+    )
 
 
 def flash_table(space: Space, labels: Sequence[str], precision: str = "float32") -> Table:

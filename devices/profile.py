@@ -155,6 +155,17 @@ class Profile:
         return replace(self, bound={c: factor * _OTHER_FAMILY for c, factor in self.bound.items()})
 
     @property
+    def engine(self) -> str | None:
+        """The build of TensorFlow Lite Micro whose arena int8 files take (``devices.memory``).
+
+        None where no such thing runs: on phones and boards, and on NPUs, which plan their own.
+        """
+        if self.limits is None or self.runtime.delegate == "npu":
+            return None
+        helium = any(core in self.hardware.core for core in ("M55", "M85"))
+        return "cortex-m55" if helium else "cortex-m"
+
+    @property
     def precision(self) -> Literal["float32", "int8"]:
         """Of the files that it is of: a GPU runs float32 ones in float16."""
         return "int8" if self.runtime.precision.endswith("int8") else "float32"

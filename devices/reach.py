@@ -16,12 +16,13 @@ from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.backends.programs import PROGRAMS
 from devices.backends.ssh import Ssh
+from devices.backends.vela import ACCELERATORS, Compiled, Vela
 from devices.measure import Backend, Measurement, measure_interleaved
-from devices.profile import get_profile
+from devices.profile import Profile, get_profile
 from ofa.errors import UserError
 from ofa.machine import processor_name
 
-__all__ = ["HOSTS", "Farm", "Meter", "here", "reach"]
+__all__ = ["HOSTS", "Compiler", "Farm", "Meter", "here", "reach", "reachable", "uncompiled"]
 
 HOSTS: dict[str, type[Litert] | type[OnnxRuntime]] = {
     "host": Litert,
@@ -74,6 +75,50 @@ class Local:
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """See ``Meter``."""
         return measure_interleaved(self.backend, models)
+
+
+class Compiler:
+    """An NPU that only its compiler knows: the latency is what the compiler schedules."""
+
+    suffix = ".tflite"
+
+    def __init__(self, vela: Vela) -> None:
+        self.vela = vela
+
+    @property
+    def device(self) -> str:
+        """See ``Meter``."""
+        return self.vela.name
+
+    @property
+    def system(self) -> str:
+        """See ``Meter``."""
+        return str(self.vela.accelerator)
+
+    @property
+    def software(self) -> str:
+        """See ``Meter``."""
+        return f"vela {self.vela.version}"
+
+    def measure(self, models: Sequence[Path]) -> list[Measurement]:
+        """See ``Meter``. The same file always takes the same, so there is one run of each."""
+        return [
+            Measurement(self.software, "npu", 1, one.ms, 0, (one.ms,))
+            for one in self.compile(models)
+        ]
+
+    def compile(self, models: Sequence[Path]) -> list[Compiled]:
+        """All that the compiler says of each model. Raises UserError."""
+        found = []
+        for model in models:
+            one = self.vela.compile(model.read_bytes())
+            if one.on_cpu:
+                raise UserError(
+                    f"{one.on_cpu} of its operators cannot run on {self.vela.name}", str(model),
+                    "it takes int8 files: ofa-specialize --precision int8",
+                )  # fmt: skip
+            found.append(one)
+        return found
 
 
 class Farm:
@@ -148,6 +193,23 @@ def here(name: str) -> Local:
     return Local(HOSTS[name](threads=1))
 
 
+def reachable(name: str) -> bool:
+    """Whether a device is measured without being connected: this machine, or a compiler's."""
+    if name in HOSTS:
+        return True
+    return get_profile(name).hardware.device in ACCELERATORS and Vela.installed()
+
+
+def uncompiled(profile: Profile) -> list[str]:
+    """What to say of a profile of an NPU whose compiler was not asked."""
+    if profile.hardware.device not in ACCELERATORS:
+        return []
+    return [
+        "the compiler was not asked, since ethos-u-vela is not installed: latency is the profile's "
+        "estimate of what it says, and memory is of the activations alone"
+    ]
+
+
 def reach(
     name: str,
     *,
@@ -160,11 +222,14 @@ def reach(
     """What measures on a device: this machine, phones over adb, or a board over ssh.
 
     name: ``host``, ``host-onnxruntime``, or a profile, which says how many threads run on which
-    cores. benchmark: the program, built for that device. Raises UserError.
+    cores; an Ethos-U is asked of its compiler. benchmark: the program, built for that device.
+    Raises UserError.
     """
     if name in HOSTS:
         return here(name)
     profile = get_profile(name)
+    if profile.hardware.device in ACCELERATORS:
+        return Compiler(Vela(profile.hardware.device))
     tool = PROGRAMS[program]
     if profile.runtime.delegate not in (None, "cpu", "xnnpack"):
         raise UserError(

@@ -40,8 +40,8 @@ from ofa.wilson import wilson
 
 __all__ = ["Options", "average", "evaluate_more", "train_supernet"]
 
-_HELD_OUT_SHIPPED = 768  # held-out images that go into the checkpoint
-_TEST_SHIPPED = 500
+#: Held-out images, and test images, that go into the checkpoint: so many, within so many bytes.
+_SHIPPED, _SHIPPED_BYTES = 2000, 5_200_000
 #: What a card keeps of the run that it continues.
 _HISTORY = ("init", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions", "commit")
 
@@ -176,12 +176,12 @@ def _hand_over(
     kept = output / "training" / "subnets.csv"
     rows = _evaluate(space, shared, archs, recalibration, splits.held_out, kept, say)
     card["reached"] = _reached(space, shared, splits.test, rows, recalibration)
-    few = split(splits.held_out, min(_HELD_OUT_SHIPPED, len(splits.held_out)), 2)[1]
+    few = _shipped(splits.held_out, 2)
     with tempfile.TemporaryDirectory() as scratch:
         calibration, test = Path(scratch) / "calibration.zip", Path(scratch) / "test.zip"
         write_zip(calibration, {"train/": recalibration, "val/": few})
         shown = splits.test if splits.test is not None else few
-        write_zip(test, {"": split(shown, min(_TEST_SHIPPED, len(shown)), 3)[1]})
+        write_zip(test, {"": _shipped(shown, 3)})
         write_checkpoint(
             output,
             space=space,
@@ -195,6 +195,14 @@ def _hand_over(
         )
     say(f"next: ofa-specialize --checkpoint {output} --device pixel --budget 20ms")
     return output
+
+
+def _shipped(images: Images, seed: int) -> Images:
+    """Those that go into a checkpoint."""
+    few = split(images, min(_SHIPPED, len(images)), seed)[1]
+    size = sum(len(few.bytes_of(index)) for index in range(len(few)))
+    count = int(len(few) * min(1.0, _SHIPPED_BYTES / size))
+    return split(few, count, seed)[1] if count < len(few) else few
 
 
 def evaluate_more(

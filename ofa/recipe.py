@@ -59,8 +59,9 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a supernet is trained; AdamW, warm-up in each phase, cosine to zero over all steps.
+    """How a supernet is trained: warm-up in each phase, cosine to zero over all steps.
 
+    optimizer: AdamW, or SGD with Nesterov's momentum.
     teacher: ``largest`` (in-place distillation) or ``pretrained`` (the frozen published network,
     at ``teacher_resolution``). hard: weight of the true label in the target; the teacher's soft
     output has the rest. dark: weight of the distillation over the published network's own classes
@@ -76,6 +77,7 @@ class Recipe:
     phases: tuple[Phase, ...]
     teacher: Literal["largest", "pretrained"]
     teacher_resolution: int = 192
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     batch: int = 32
     lr: float = 1e-3
     weight_decay: float = 0.02
@@ -194,6 +196,36 @@ RECIPES = {
                 Phase("kernel", share=0.1, depths=(), expands=(), random=1),
                 Phase("depth", share=0.2, expands=(), random=1),
                 Phase("width", share=0.4, random=1, sort=True),
+            ),
+        ),
+        # The same for networks of a few million MACs and images of the networks' own size, where
+        # large batches are cheap and SGD is ahead of AdamW (docs/checkpoint.md). Small networks do
+        # not overfit: crops are large, and the last phase shows nearly whole images, as in use.
+        Recipe(
+            name="tiny",
+            teacher="largest",
+            optimizer="sgd",
+            batch=128,
+            lr=0.1,
+            weight_decay=5e-4,
+            hard=0.4,
+            phases=(
+                Phase(
+                    "largest",
+                    share=0.14,
+                    depths=(),
+                    kernels=(),
+                    expands=(),
+                    smallest=0.0,
+                    random=0,
+                    crop=0.5,
+                ),
+                Phase(
+                    "kernel", share=0.05, depths=(), expands=(), smallest=0.0, random=1, crop=0.5
+                ),
+                Phase("depth", share=0.15, expands=(), random=1, crop=0.5),
+                Phase("width", share=0.46, random=1, crop=0.5, sort=True),
+                Phase("whole images", share=0.2, random=1, crop=0.75),
             ),
         ),
     )

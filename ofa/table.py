@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ofa.layers import Layer, lower
 from ofa.space import Arch, Space
 
-__all__ = ["Table", "tabulate", "tabulate_together"]
+__all__ = ["Stacked", "Table", "tabulate", "tabulate_together"]
 
 FloatArray = NDArray[np.float64]
 Reduce = Literal["sum", "max", "min"]
@@ -63,6 +63,25 @@ class Table:
             np.where(missing, np.inf, np.where(missing, 0.0, self.cost_RPC) * factor),
             _NEGATED[self.reduce] if factor < 0 else self.reduce,
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stacked:
+    """A maximum with a sum on top of it: memory that layers share, and what each keeps besides.
+
+    ``peak`` is a maximum (or a minimum: times -1), ``kept`` a sum.
+    """
+
+    peak: Table
+    kept: Table
+
+    def price(self, genotypes: NDArray[np.integer[Any]]) -> FloatArray:
+        """(N,) cost of each (N, 1 + P) genotype."""
+        return self.peak.price(genotypes) + self.kept.price(genotypes)
+
+    def scaled(self, factor: float) -> Stacked:
+        """The table of ``factor`` times the quantity."""
+        return Stacked(self.peak.scaled(factor), self.kept.scaled(factor))
 
 
 def tabulate(

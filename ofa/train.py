@@ -297,6 +297,8 @@ class Run:
             {"params": decay, "weight_decay": self.recipe.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
+        if self.recipe.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=self.recipe.lr, momentum=0.9, nesterov=True)
         return torch.optim.AdamW(groups, lr=self.recipe.lr)
 
     def _lr(self, ends: tuple[int, ...]) -> float:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from devices.backends.vela import Compiled
 from devices.measure import Measurement
-from devices.reach import Meter
+from devices.reach import Compiler, Meter
 from ofa.checkpoint import Checkpoint
 from ofa.layers import Layer, lower
 from ofa.space import Arch
@@ -36,11 +37,17 @@ class Bench:
         Latency does not depend on the weights' values, so batch norms are not recalibrated, and
         integers are those of noise.
         """
-        files = []
-        for arch in archs:
-            layers = lower(self.checkpoint.space, arch)
-            files.append(self._file(layers, self._weights(layers)))
-        return self.measure_files(files)
+        return self.measure_files([self.exported(arch) for arch in archs])
+
+    def compile(self, archs: Sequence[Arch]) -> list[Compiled]:
+        """What the compiler says of each, where the device is one that a compiler knows."""
+        assert isinstance(self.meter, Compiler)
+        return [self.meter.vela.compile(self.exported(arch)) for arch in archs]
+
+    def exported(self, arch: Arch) -> bytes:
+        """The file of a subnet."""
+        layers = lower(self.checkpoint.space, arch)
+        return self._file(layers, self._weights(layers))
 
     def measure_files(self, files: Sequence[bytes]) -> list[Measurement]:
         """The same of model files."""

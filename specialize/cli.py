@@ -71,8 +71,13 @@ def specialize(
         ),
     ] = 0,
     checkpoint: Annotated[
-        str, typer.Option(metavar="NAME|DIR", help="The supernet to cut from.")
-    ] = "lite-imagenette",
+        str,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="The supernet to cut from; by default mcu-cifar10 for microcontrollers, "
+            "lite-imagenette for all others.",
+        ),
+    ] = "",
     output: Annotated[
         Path | None,
         typer.Option(

@@ -19,7 +19,7 @@ from ofa.errors import UserError
 from ofa.space import Arch, Genotypes
 from specialize.accuracy import fit, percent
 from specialize.output import write
-from specialize.pipeline import Result, specialize
+from specialize.pipeline import Result, default_checkpoint, specialize
 from specialize.pose import cost_tables, pose
 from specialize.problem import Budget, Limit, Objective, Problem, budgets_of
 from specialize.search import exact
@@ -86,7 +86,7 @@ def specialize_fleet(
     *,
     sram: str | None = None,
     flash: str | None = None,
-    checkpoint: str | Path = "lite-imagenette",
+    checkpoint: str | Path = "",
     output: str | Path | None = None,
     confidence: float = 0.9,
     tell: Callable[[str], None] = lambda _: None,
@@ -124,6 +124,13 @@ def specialize_fleet(
     target = Path(output) if output is not None else Path("-".join([*names, *asked]))
     check_page(target / PAGE, bool(options.get("force")))
 
+    if not checkpoint:
+        classes = dict.fromkeys(map(default_checkpoint, names))
+        if len(classes) > 1:
+            raise UserError(
+                f"these devices take {' and '.join(classes)}", "--device", "name one --checkpoint"
+            )
+        (checkpoint,) = classes
     source = read_checkpoint(find_checkpoint(str(checkpoint)))
     space, model = source.space, fit(source.space, source.evaluated)
     precision = options.get("precision", "")

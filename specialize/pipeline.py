@@ -21,21 +21,23 @@ from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.cost import Latency, predict, warnings_for
 from devices.measure import Measurement, measure
-from devices.memory import live_bytes
-from devices.reach import HOSTS, Meter, reach
+from devices.memory import sram_bytes
+from devices.profile import Profile, get_profile
+from devices.reach import HOSTS, Compiler, Meter, reach, reachable, uncompiled
 from devices.runtime import profile_for
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
-from ofa.layers import macs, parameters
+from ofa.layers import lower, macs, parameters
 from ofa.space import Arch
-from ofa.table import Table
+from ofa.table import Stacked, Table
 from ofa.weights import Array
 from ofa.wilson import wilson
 from specialize import report as r
 from specialize.accuracy import AccuracyModel, fit, percent, rank
 from specialize.bench import Bench
 from specialize.calibration import profile_here
+from specialize.export.carray import ETHOS_U, c_sources, operators_of
 from specialize.export.onnx import onnx_model
 from specialize.export.quantize import qdq_model
 from specialize.export.tflite import tflite_model
@@ -43,22 +45,25 @@ from specialize.export.verify import verify
 from specialize.front import check_drawable, front_csv, front_png
 from specialize.output import check_folder, write
 from specialize.page import collect, render
-from specialize.pose import check_reachable, cost_tables, demanding, pose
-from specialize.problem import REPORTED, Limit, Objective, Problem, Quantity, budgets_of
+from specialize.pose import check_reachable, cost_tables, demanding, memory_of, pose
+from specialize.problem import REPORTED, Budget, Limit, Objective, Problem, Quantity, budgets_of
 from specialize.refine import evaluate_more
 from specialize.score import Cut, Int8Scorer, Scorer, percent_right
 from specialize.search import SearchResult, exact, get_strategy
 
-__all__ = ["Result", "specialize"]
+__all__ = ["Result", "default_checkpoint", "specialize"]
 
-#: Held-out images on which all candidates are scored; the best few are scored on all of them.
-_FIRST_LOOK = 80
+#: All candidates are scored on the first held-out images, the best few on all of them: on as many
+#: as this many MACs pay for, which is 80 at 150 MMACs, and no fewer.
+_FIRST_LOOK, _FIRST_LOOK_MACS = 80, 12e9
 _FINALISTS = 3
 #: Searches, with a limit that is tightened where candidates do not hold when they are measured or
 #: scored on images, and loosened where they leave room.
 _TIGHTENINGS = 4
 #: What a measured latency may leave of its budget, as a factor, before the search uses it.
 _ROOM = 1.05
+#: Bytes of an arena beside what Vela plans for an Ethos-U.
+_FOR_INTERPRETER = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ def specialize(
     tradeoff: float | None = None,
     strategy: str = "evolution",
     evaluations: int = 0,
-    checkpoint: str | Path = "lite-imagenette",
+    checkpoint: str | Path = "",
     output: str | Path | None = None,
     confidence: float = 0.9,
     candidates: int = 10,
@@ -135,6 +140,7 @@ def specialize(
         raise UserError("nothing limits the network", fix="add --budget 20ms")
     search = get_strategy(strategy)
     words = _words(budget, sram, flash, objective)
+    checkpoint = checkpoint or default_checkpoint(device, tell)
     target = Path(output) if output is not None else _default_output(device, words)
     asked: list[tuple[str, ...]] = [*words]
     asked += [("--evaluations", str(evaluations))] if evaluations else []
@@ -148,12 +154,13 @@ def specialize(
     if pareto:
         check_drawable()
     meter: Meter | None = None
-    if device in HOSTS or serials or ssh is not None or benchmark is not None:
+    if reachable(device) or serials or ssh is not None or benchmark is not None:
         meter = reach(device, serials=serials, ssh=ssh, benchmark=benchmark, tell=tell)
     profile, assumed = None, None
     if device not in HOSTS:
         profile, assumed = profile_for(device, runtime, assume_runtime, meter, precision)
         precision = precision or profile.precision
+        budgets += memory_of(profile, budgets, tell)
     elif runtime:
         raise UserError("this machine is measured, with one thread", f"--runtime {runtime!r}")
     precision = precision or "float32"
@@ -175,6 +182,12 @@ def specialize(
 
     def problem_of(accuracy: Table, objective: Objective = objective) -> Problem:
         return pose(source.space, accuracy, costs, profile, budgets, objective, confidence)
+
+    def arenas(archs: Sequence[Arch]) -> list[int]:
+        """Bytes of memory while each runs, exactly."""
+        if bench is not None and isinstance(bench.meter, Compiler):
+            return [one.sram for one in bench.compile(archs)]
+        return [sram_bytes(lower(source.space, arch), precision, profile.engine) for arch in archs]
 
     evaluated = source.evaluated
     with clock("accuracy model"):
@@ -211,6 +224,7 @@ def specialize(
         found = look(problem, seed + attempt)
         if attempt == 0:  # what is proven is of what was asked, not of a tightened limit
             bound = found.bound
+        found = _keep_fitting(problem, found, arenas, look, seed, tell)
         if bench is not None:
             with clock("measure candidates"):
                 found = _keep_measured(bench, problem, found, look, seed, tell)
@@ -251,6 +265,8 @@ def specialize(
             "model.onnx": onnx,
             "labels.txt": ("\n".join(source.labels) + "\n").encode(),
         }
+        if profile.kind == "microcontroller":
+            files |= _for_firmware(files["model.tflite"], name, source, winner.cut, profile, meter)
     with clock("verify"):
         pixels = scorer.pixels_of(test, winner.cut.arch.resolution)
         verified = verify(
@@ -264,6 +280,9 @@ def specialize(
         ]
 
     layers = winner.cut.layers
+    memory = r.Memory(
+        sram_bytes=arenas([winner.cut.arch])[0], flash_bytes=len(files["model.tflite"])
+    )
     latency = predict(profile, layers, confidence)
     on_device = None
     if device in HOSTS:
@@ -285,7 +304,7 @@ def specialize(
         ),
         objective=str(objective),
         budgets=[
-            _kept(limit, source, winner, latency, on_device, len(files["model.tflite"]))
+            _kept(limit, source, winner, latency, on_device, memory)
             for limit in problem.limits
             if limit.budget in budgets
         ],
@@ -303,9 +322,7 @@ def specialize(
             point=latency.point, bound=latency.bound, confidence=confidence, measured=on_device
         ),
         host_latency_ms=at_home,
-        memory=r.Memory(
-            sram_bytes=max(live_bytes(layers, precision)), flash_bytes=len(files["model.tflite"])
-        ),
+        memory=memory,
         search=r.Search(
             strategy=strategy,
             evaluations=found.evaluations,
@@ -335,7 +352,11 @@ def specialize(
         ),
         files=[_file(path, data, precision) for path, data in files.items()],
         timings=clock.seconds(),
-        warnings=[*filter(None, [assumed]), *warnings_for(profile, layers, latency.point)],
+        warnings=[
+            *filter(None, [assumed]),
+            *([] if meter is not None else uncompiled(profile)),
+            *warnings_for(profile, layers, latency.point),
+        ],
     )  # fmt: skip
     with clock("page"):
         shown = collect(document, source.space, model.table, profile, objective, found.trace)
@@ -357,6 +378,38 @@ class _Scored:
     cut: Cut
     estimated: float
     held_out: r.Share
+
+
+def _keep_fitting(
+    problem: Problem,
+    found: SearchResult,
+    arenas: Callable[[Sequence[Arch]], list[int]],
+    look: Callable[[Problem, int], SearchResult],
+    seed: int,
+    tell: Callable[[str], None],
+) -> SearchResult:
+    """Only candidates whose memory, packed as it will be, keeps its budget.
+
+    The search knows what exists at once, and packing may leave gaps. Where no candidate fits, the
+    limit is tightened by what the smallest exceeds it, and the search is repeated.
+    """
+    most = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "sram"]
+    if not most:
+        return found
+    for attempt in range(_TIGHTENINGS):
+        sizes = np.array(arenas([problem.space.decode(row) for row in found.genotypes]))
+        fits = sizes <= min(most)
+        if fits.any():
+            return replace(found, genotypes=found.genotypes[fits], values=found.values[fits])
+        tell(f"the memory of {len(sizes)} candidates has gaps: none fits")
+        factor = min(most) / sizes.min()
+        problem = problem.tightened("sram", factor)
+        found = look(problem, seed + attempt + 1)
+    raise UserError(
+        f"no subnet was found that packs into {Budget('sram', min(most))}",
+        "--sram",
+        f"try {Budget('sram', float(sizes.min()))}",
+    )
 
 
 def _keep_measured(
@@ -393,14 +446,7 @@ def _keep_measured(
         nearest = p90[holds].max() if len(holds) else p90.min()
         if len(holds) and budget < _ROOM * nearest:
             break
-        factor = 0.98 * budget / nearest
-        limits = tuple(
-            replace(limit, most=limit.most * factor)
-            if limit.budget.quantity == "latency"
-            else limit
-            for limit in problem.limits
-        )
-        problem = replace(problem, limits=limits)
+        problem = problem.tightened("latency", 0.98 * budget / nearest)
         found = look(problem, seed + attempt + 1)
         if kept is not None and found.values[0] <= kept.values[0]:
             break  # the room is of no use
@@ -419,7 +465,7 @@ def _score(
     estimates: NDArray[np.float64],
     held_out: Images,
     objective: Objective,
-    costs: Mapping[Quantity, Table],
+    costs: Mapping[Quantity, Table | Stacked],
     tell: Callable[[str], None],
 ) -> list[_Scored]:
     """Candidates by the objective on held-out images, best first; of equals the better estimate.
@@ -427,7 +473,9 @@ def _score(
     All are scored on a first few images, the best of them on all.
     """
     held_out = held_out.interleaved()
-    first = held_out.take(range(min(_FIRST_LOOK, len(held_out))))
+    largest = max(macs(lower(scorer.checkpoint.space, arch)) for arch in archs)
+    count = max(_FIRST_LOOK, int(_FIRST_LOOK_MACS / largest))
+    first = held_out.take(range(min(count, len(held_out))))
     scored = []
     by_resolution = sorted(zip(archs, estimates, strict=True), key=lambda pair: pair[0].resolution)
     looks = scorer.score([arch for arch, _ in by_resolution], first)
@@ -485,12 +533,14 @@ def _kept(
     winner: _Scored,
     latency: Latency,
     measured: r.Measured | None,
-    flash_bytes: int,
+    memory: r.Memory,
 ) -> r.BudgetKept:
     unit, size = REPORTED[limit.budget.quantity]
     most = limit.budget.limit
-    if limit.budget.quantity == "flash":
-        value, bound, confidence = float(flash_bytes), float(flash_bytes), None
+    if limit.budget.quantity in ("flash", "sram"):
+        size_of = {"flash": memory.flash_bytes, "sram": memory.sram_bytes}
+        value = bound = float(size_of[limit.budget.quantity])
+        confidence = None
     elif limit.budget.quantity != "latency":
         exact = float(limit.table.price(source.space.encode([winner.cut.arch]))[0])
         value, bound, confidence = exact, exact, None
@@ -501,6 +551,34 @@ def _kept(
     return r.BudgetKept(
         quantity=limit.budget.quantity, limit=most / size, unit=unit, value=value / size,
         bound=bound / size, confidence=confidence, kept=bound <= most * (1 + 1e-9),
+    )  # fmt: skip
+
+
+def default_checkpoint(device: str, tell: Callable[[str], None] = lambda _: None) -> str:
+    """The shipped supernet for a device's class: small networks for microcontrollers."""
+    if device in HOSTS or get_profile(device).kind != "microcontroller":
+        return "lite-imagenette"
+    tell("mcu-cifar10, the supernet for microcontrollers (--checkpoint takes another)")
+    return "mcu-cifar10"
+
+
+def _for_firmware(
+    model: bytes, name: str, source: Checkpoint, cut: Cut, profile: Profile, meter: Meter | None
+) -> dict[str, bytes]:
+    """The network as sources for TensorFlow Lite Micro; for an Ethos-U compiled, where Vela is."""
+    assert cut.quantized is not None
+    files: dict[str, bytes] = {}
+    file, operators = "model.tflite", operators_of(cut.layers)
+    arena = sram_bytes(cut.layers, "int8", profile.engine or "cortex-m55")
+    about = "TensorFlow Lite Micro with CMSIS-NN on a 32-bit processor, from the layers."
+    if isinstance(meter, Compiler):
+        arena = meter.vela.compile(model).sram + _FOR_INTERPRETER
+        about = "What Vela plans, and 16 KiB for the interpreter: not checked on a device."
+        file, model, operators = "model_vela.tflite", meter.vela.compiled(model), ETHOS_U
+        files[file] = model
+    return files | c_sources(
+        name, file, model, cut.layers, cut.quantized, source.labels, source.preprocessing,
+        operators, arena, about,
     )  # fmt: skip
 
 
@@ -566,7 +644,7 @@ def _file(path: str, data: bytes, precision: str) -> r.File:
     return r.File(
         path=path,
         format=kind,
-        precision=None if kind == "txt" else precision,
+        precision=precision if kind in ("tflite", "onnx") else None,
         bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
     )

@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from devices.cost import bound_factor, latency_table
-from devices.memory import flash_table, sram_table
+from devices.memory import ENGINES, flash_table, sram_table
 from devices.profile import Profile
 from ofa.errors import UserError
 from ofa.space import Space
-from ofa.table import Table, tabulate
+from ofa.table import Stacked, Table, tabulate
 from specialize.accuracy import logits, percent
 from specialize.problem import Budget, Limit, Objective, Problem, Quantity, Tradeoff
 from specialize.search import exact
 
-__all__ = ["check_reachable", "cost_tables", "demanding", "pose"]
+__all__ = ["check_reachable", "cost_tables", "demanding", "memory_of", "pose"]
 
 
 def cost_tables(
     space: Space, profile: Profile, labels: Sequence[str], precision: str
-) -> dict[Quantity, Table]:
+) -> dict[Quantity, Table | Stacked]:
     """The tables of what can be limited or made least. labels, precision: of the file."""
+    engine = ENGINES[profile.engine] if profile.engine and precision == "int8" else None
     return {
         "latency": latency_table(space, profile),
         "macs": tabulate(space, lambda layer: layer.macs),
         "parameters": tabulate(space, lambda layer: layer.parameters),
-        "sram": sram_table(space, precision),
+        "sram": sram_table(space, precision, engine),
         "flash": flash_table(space, labels, precision),
     }
+
+
+def memory_of(
+    profile: Profile, budgets: Sequence[Budget], tell: Callable[[str], None]
+) -> list[Budget]:
+    """A microcontroller's own memories, as budgets where none is given for them."""
+    if profile.limits is None:
+        return []
+    sizes: dict[Quantity, int | None] = {
+        "sram": profile.limits.sram_bytes, "flash": profile.limits.flash_bytes,
+    }  # fmt: skip
+    given = {budget.quantity for budget in budgets}
+    found = [Budget(q, float(size)) for q, size in sizes.items() if size and q not in given]
+    if found:
+        told = " and ".join(f"{budget.quantity} {budget}" for budget in found)
+        tell(f"within the memory of {profile.name}: {told}, which its program shares")
+    return found
 
 
 def pose(
     space: Space,
     accuracy: Table,
-    costs: Mapping[Quantity, Table],
+    costs: Mapping[Quantity, Table | Stacked],
     profile: Profile,
     budgets: Sequence[Budget],
     objective: Objective,
@@ -52,7 +70,9 @@ def pose(
         limits.append(Limit(budget, costs[budget.quantity], budget.limit / factor))
     problem = Problem(space, accuracy, tuple(limits), profile.name)
     if objective.tradeoff is not None:
-        return replace(problem, value=Tradeoff(accuracy, costs["latency"], objective.tradeoff))
+        latency = costs["latency"]
+        assert isinstance(latency, Table)
+        return replace(problem, value=Tradeoff(accuracy, latency, objective.tradeoff))
     if objective.minimize is None or objective.min_accuracy is None:
         return problem
     reach = Limit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ofa.errors import UserError
 from ofa.space import Genotypes, Space
-from ofa.table import Table
+from ofa.table import Stacked, Table
 from specialize.accuracy import percent
 
 __all__ = [
@@ -143,7 +143,7 @@ class Limit:
     """
 
     budget: Budget
-    table: Table
+    table: Table | Stacked
     most: float
 
 
@@ -243,7 +243,7 @@ class Problem:
     """
 
     space: Space
-    value: Table | Tradeoff
+    value: Table | Stacked | Tradeoff
     limits: tuple[Limit, ...]
     device: str
 
@@ -260,6 +260,14 @@ class Problem:
         fits: NDArray[np.bool_] = self.excess(genotypes_NP) == 0
         return fits
 
+    def tightened(self, quantity: Quantity, factor: float) -> Problem:
+        """The same, with ``factor`` times what a quantity may cost."""
+        limits = tuple(
+            replace(limit, most=limit.most * factor) if limit.budget.quantity == quantity else limit
+            for limit in self.limits
+        )
+        return replace(self, limits=limits)
+
     @property
     def possible(self) -> bool:
         """Whether each limit alone can be kept."""
@@ -273,7 +281,8 @@ class Problem:
             least, _ = minimum(self.space, limit.table)
             if least > limit.most + SLACK:
                 quantity = limit.budget.quantity
-                reached = least * limit.budget.limit / limit.most
+                # A bound's factor lies between the two; there is none where the limit is 0.
+                reached = least * (limit.budget.limit / limit.most if limit.most else 1.0)
                 _, size = REPORTED[quantity]
                 digit = 10 ** np.floor(np.log10(reached / size) - 1)
                 enough = format_quantity(
@@ -297,12 +306,24 @@ class Problem:
         )
 
 
-def minimum(space: Space, table: Table) -> tuple[float, Genotypes]:
+def minimum(space: Space, table: Table | Stacked) -> tuple[float, Genotypes]:
     """The least cost that any architecture has under a table, and its genotype (1 + P,).
 
     Exact: stages are independent given the resolution, and so are the blocks of a stage given its
     depth.
     """
+    if isinstance(table, Stacked):
+        found = []
+        costs = np.append(table.peak.fixed_R, table.peak.cost_RPC)
+        for level in np.unique(costs[np.isfinite(costs)]):
+            over_R, over_RPC = table.peak.fixed_R > level, table.peak.cost_RPC > level
+            kept = Table(
+                np.where(over_R, np.inf, table.kept.fixed_R),
+                np.where(over_RPC, np.inf, table.kept.cost_RPC),
+            )
+            least, genotype = minimum(space, kept)
+            found.append((level + least, genotype))
+        return min(found, key=lambda pair: pair[0])
     combine = np.add if table.reduce == "sum" else np.maximum
     best = (np.inf, np.zeros(1 + len(space.positions), np.int16))
     choices = table.cost_RPC[:, :, 1:]

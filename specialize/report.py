@@ -101,7 +101,10 @@ class Latency(_Part):
 class Memory(_Part):
     """Memory of the TFLite file, in bytes."""
 
-    sram_bytes: int = _about("activations that exist at once, at most; a runtime adds its own")
+    sram_bytes: int = _about(
+        "on a microcontroller the tensor arena, on an Ethos-U what its compiler plans; elsewhere "
+        "the activations that exist at once, to which a runtime adds its own"
+    )
     flash_bytes: int = _about("size of the file")
 
 
@@ -249,9 +252,9 @@ def render(report: Report, folder: str) -> Grid:
     row("network", report.architecture)
     row(
         "",
-        f"{report.resolution} px, {report.macs / 1e6:.0f} MMACs, "
-        f"{report.parameters / 1e6:.2f} M parameters, {_size(report.memory.sram_bytes)} of "
-        "activations",
+        f"{report.resolution} px, {report.macs / 1e6:.3g} MMACs, "
+        f"{report.parameters / 1e6:.2f} M parameters, {_size(report.memory.sram_bytes)} of memory "
+        "while it runs",
     )
     proof = report.search.certificate
     row(
@@ -280,7 +283,9 @@ def render(report: Report, folder: str) -> Grid:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count} bytes"
+    if count < 1e3:
+        return f"{count} bytes"
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def schema() -> str:

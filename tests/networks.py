@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.layers import Layer, lower
+from ofa.preprocessing import LITE0
 from ofa.space import Arch, Space
 from ofa.weights import Weights, extract, fold
+from specialize.export.quantize import quantize
+from specialize.export.tflite import tflite_model
 from tests.tiny_checkpoint import random_tensors
 
-__all__ = ["labels_of", "network", "pixels_of"]
+__all__ = ["int8_file", "labels_of", "network", "pixels_of"]
 
 
 def network(space: Space, arch: Arch, seed: int = 0) -> tuple[tuple[Layer, ...], Weights]:
@@ -29,6 +32,14 @@ def network(space: Space, arch: Arch, seed: int = 0) -> tuple[tuple[Layer, ...],
     }
     weights = extract(layers, random_tensors(space, seed))
     return layers, fold(layers, weights, statistics, space.bn_eps)
+
+
+def int8_file(space: Space, arch: Arch, seed: int = 0) -> bytes:
+    """A TFLite file of ``network``."""
+    layers, folded = network(space, arch, seed)
+    images = LITE0.normalize(pixels_of(layers)).transpose(0, 3, 1, 2)
+    quantized = quantize(layers, folded, np.ascontiguousarray(images))
+    return tflite_model(layers, folded, labels_of(layers), LITE0, "test", quantized)
 
 
 def labels_of(layers: Sequence[Layer]) -> list[str]:

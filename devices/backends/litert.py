@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ofa.errors import UserError
 
-__all__ = ["Litert"]
+__all__ = ["REDIRECTING", "Litert"]
 
 #: What runs the operators -> the runtime's name for it.
 _RESOLVERS = {
@@ -84,16 +84,26 @@ class Litert:
             scale, zero = given["quantization"]
             steps = np.rint(x * np.float32(1 / scale)) + zero
             x = np.clip(steps, -128, 127).astype(np.int8)
-        outputs = []
-        for image in x:
-            interpreter.set_tensor(given["index"], image[None])
-            interpreter.invoke()
-            outputs.append(interpreter.get_tensor(got["index"])[0])
-        found = np.stack(outputs)
+        found = _answers(interpreter, x)
         if integer:
             scale, zero = got["quantization"]
             return np.asarray((found - np.float32(zero)) * np.float32(scale))
         return found
+
+    def run_integers(self, model: Path | bytes, images: NDArray[np.int8]) -> NDArray[np.int8]:
+        """The output (N, classes) of an int8 model for images (N, H, W, 3), as integers."""
+        return np.asarray(_answers(self._load(model), images), np.int8)
+
+    def image_shape(self, model: Path | bytes) -> tuple[int, ...]:
+        """(H, W, 3) of what an int8 model takes. Raises UserError where it takes no int8."""
+        given = self._load(model).get_input_details()[0]
+        if given["dtype"] != np.int8:
+            where = "" if isinstance(model, bytes) else str(model)
+            raise UserError(
+                "not an int8 model, which microcontrollers run", where,
+                "ofa-specialize --precision int8 writes one",
+            )  # fmt: skip
+        return tuple(int(side) for side in given["shape"][1:])
 
     def _load(self, model: Path | bytes) -> Any:
         source = (
@@ -113,15 +123,26 @@ class Litert:
         return interpreter
 
 
+def _answers(interpreter: Any, images: NDArray[Any]) -> NDArray[Any]:
+    """The output of each image, one at a time."""
+    given, got = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    outputs = []
+    for image in images:
+        interpreter.set_tensor(given["index"], image[None])
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(got["index"])[0])
+    return np.stack(outputs)
+
+
 #: There is one stderr: two threads that redirect it at once would lose it.
-_STDERR = threading.Lock()
+REDIRECTING = threading.Lock()
 
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
     """Keep the runtime's INFO lines off stderr, where it writes past Python; pass the rest on."""
     sys.stderr.flush()
-    with _STDERR, tempfile.TemporaryFile() as kept:
+    with REDIRECTING, tempfile.TemporaryFile() as kept:
         stderr = os.dup(2)
         os.dup2(kept.fileno(), 2)
         try:

@@ -5,18 +5,20 @@ two ways, one that costs no more and is worth no less serves every choice of the
 well; so only fronts are carried on, from the last stage to the first, and nothing is lost. That
 gives at once what the stages from ``s`` on can add within any cost that is left, and this is the
 perfect bound of a best-first search (A*): architectures come out of it in the order of their
-values. A limit on a maximum (peak memory) removes choices. Where several sums are limited, the
-first one is carried exactly and the others are priced into the value with Lagrange multipliers
-(Fisher 1981): the bound is then an upper one, hardly above the truth, and the search stays exact.
+values. A limit on a maximum (peak memory) removes choices; memory that is a maximum and a sum (a
+tensor arena) is searched in *cases*, one for each value of the maximum. Where several sums are
+limited, the first one is carried exactly and the others are priced into the value with Lagrange
+multipliers (Fisher 1981): the bound is then an upper one, hardly above the truth, and the search
+stays exact.
 
-Axes: N ways, K limited sums, R resolution, S stage, P block position, C choice of a block.
+Axes: N ways, K limited sums, Q case, R resolution, S stage, P block position, C choice of a block.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count as counter
 
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 
 from ofa.errors import UserError
 from ofa.space import Genotypes
-from ofa.table import Table
+from ofa.table import Stacked, Table
 from specialize.problem import SLACK, Budget, Limit, Problem, Tradeoff
 from specialize.search import SearchResult, Tell, evolution
 
@@ -65,9 +67,9 @@ def front(problem: Problem) -> Front:
     """
     program = _Program(problem)
     wholes = [
-        _merged(program.start(r), suffixes[0])
-        for r, suffixes in enumerate(program.suffixes(np.zeros(len(program.most) - 1)))
-        if program.open[r]
+        _merged(program.start(q), suffixes[0])
+        for q, suffixes in enumerate(program.suffixes(np.zeros(len(program.most) - 1)))
+        if program.open[q]
     ]
     return _pruned(*(np.concatenate([getattr(w, part) for w in wholes]) for part in _PARTS))
 
@@ -141,7 +143,8 @@ def _least_maximum(
     """
     assert isinstance(problem.value, Table)
     peak = problem.value.scaled(-1)
-    sums = [limit.table for limit in problem.limits if limit.table.reduce == "sum"]
+    tables = [limit.table for limit in problem.limits if isinstance(limit.table, Table)]
+    sums = [table for table in tables if table.reduce == "sum"]
     slack = sums[0].scaled(-1) if sums else _free(peak)
 
     def best(level: float, count: int) -> SearchResult | None:
@@ -185,14 +188,24 @@ class _Ways:
 
 
 class _Program:
-    """The problem as stages of ways."""
+    """The problem as cases, each of stages of ways.
+
+    A case is a resolution; and of a ``Stacked`` cost a value of the peak too, which is charged as a
+    part of the sum and must not be exceeded.
+    """
 
     def __init__(self, problem: Problem) -> None:
         self.space = problem.space
-        sums = [
-            (limit.table, limit.most) for limit in problem.limits if limit.table.reduce == "sum"
-        ]
         value, self.tradeoff = problem.value, None
+        stacks = [limit.table for limit in problem.limits if isinstance(limit.table, Stacked)]
+        if isinstance(value, Stacked):
+            stacks.append(value.scaled(-1))
+            value = value.kept
+        sums = [
+            (limit.table.kept if isinstance(limit.table, Stacked) else limit.table, limit.most)
+            for limit in problem.limits
+            if isinstance(limit.table, Stacked) or limit.table.reduce == "sum"
+        ]
         if isinstance(value, Tradeoff):
             self.tradeoff, value = value, value.accuracy
             own = self.tradeoff.latency
@@ -200,23 +213,37 @@ class _Program:
             sums = [(own, most), *((table, limit) for table, limit in sums if table is not own)]
         tables = [table for table, _ in sums] or [_free(value)]
         self.most = np.array([most for _, most in sums] or [0.0])
-        self.value_R = value.fixed_R
-        self.fixed_RK = np.stack([table.fixed_R for table in tables], axis=-1)
+        resolutions = range(len(value.fixed_R))
+        self.stacks = stacks
+        cases = [(r, level) for r in resolutions for level in _levels(stacks, r)]
+        self.resolution_Q = np.array([r for r, _ in cases])
+        self.level_Q = np.array([level for _, level in cases])
+        self.value_Q = value.fixed_R[self.resolution_Q]
+        self.fixed_QK = np.stack([table.fixed_R for table in tables], axis=-1)[self.resolution_Q]
+        for stack in stacks:
+            for k, table in enumerate(tables):
+                self.fixed_QK[:, k] += self.level_Q * (table is stack.kept)
+        if isinstance(problem.value, Stacked):
+            self.value_Q = self.value_Q - self.level_Q
         cost_RPCK = np.stack([table.cost_RPC for table in tables], axis=-1)
         allowed_RPC = np.isfinite(cost_RPCK.max(-1))
-        self.open = np.ones(len(self.value_R), bool)  # (R,) resolutions that keep all maxima
+        open_R = np.ones(len(resolutions), bool)  # whether it keeps all maxima
         for limit in problem.limits:
-            if limit.table.reduce == "max":
-                self.open &= limit.table.fixed_R <= limit.most + SLACK
+            if isinstance(limit.table, Table) and limit.table.reduce == "max":
+                open_R &= limit.table.fixed_R <= limit.most + SLACK
                 allowed_RPC &= limit.table.cost_RPC <= limit.most + SLACK
-        self.ways = [
-            self._ways(value.cost_RPC[r], cost_RPCK[r], allowed_RPC[r]) for r in self._resolutions
-        ]
+        self.ways = []
+        for r, level in cases:
+            allowed_PC = allowed_RPC[r]
+            for stack in stacks:
+                allowed_PC = allowed_PC & (stack.peak.cost_RPC[r] <= level + SLACK)
+            self.ways.append(self._ways(value.cost_RPC[r], cost_RPCK[r], allowed_PC))
+        self.open = open_R[self.resolution_Q]
         self.open &= [all(len(ways.value) for ways in stages) for stages in self.ways]
 
     @property
-    def _resolutions(self) -> range:
-        return range(len(self.value_R))
+    def _cases(self) -> range:
+        return range(len(self.value_Q))
 
     def _ways(
         self, value_PC: FloatArray, cost_PCK: FloatArray, allowed_PC: NDArray[np.bool_]
@@ -252,13 +279,13 @@ class _Program:
             start += deepest
         return stages
 
-    def start(self, r: int) -> Front:
+    def start(self, q: int) -> Front:
         """The front of no block at all: what a resolution costs and is worth."""
-        fixed = self.fixed_RK[r]
-        return Front(fixed[:1], self.value_R[[r]], np.full((1, 1), r, np.int16), fixed[None, 1:])
+        fixed, row = self.fixed_QK[q], self.resolution_Q[q]
+        return Front(fixed[:1], self.value_Q[[q]], np.full((1, 1), row, np.int16), fixed[None, 1:])
 
     def suffixes(self, price: FloatArray) -> list[list[Front]]:
-        """Per resolution and stage, the front of the stages from there on (one more: of none).
+        """Per case and stage, the front of the stages from there on (one more: of none).
 
         price: (K - 1,) multipliers, by which the other costs lower the value.
         """
@@ -266,9 +293,9 @@ class _Program:
             np.zeros(1), np.zeros(1), np.empty((1, 0), np.int16), np.zeros((1, len(price)))
         )
         found = []
-        for r in self._resolutions:
+        for q in self._cases:
             fronts = [nothing]
-            for ways in reversed(self.ways[r] if self.open[r] else []):
+            for ways in reversed(self.ways[q] if self.open[q] else []):
                 other = ways.cost[:, 1:]
                 stage = _pruned(ways.cost[:, 0], ways.value - other @ price, ways.rows, other)
                 fronts.append(_merged(stage, fronts[-1]))
@@ -278,14 +305,14 @@ class _Program:
     def relaxed(self, price: FloatArray) -> tuple[float, FloatArray]:
         """Upper bound on the optimum for these multipliers, and the other costs where it lies."""
         best = (-np.inf, np.zeros(len(price)))
-        for r, suffixes in enumerate(self.suffixes(price)):
-            if not self.open[r]:
+        for q, suffixes in enumerate(self.suffixes(price)):
+            if not self.open[q]:
                 continue
-            fixed = self.fixed_RK[r]
+            fixed = self.fixed_QK[q]
             at = int(suffixes[0].within(self.most[0] - fixed[0]))
             if at >= 0:
                 other = fixed[1:] + suffixes[0].other[at]
-                value = self.value_R[r] + suffixes[0].value[at] + price @ (self.most - fixed)[1:]
+                value = self.value_Q[q] + suffixes[0].value[at] + price @ (self.most - fixed)[1:]
                 if value > best[0]:
                     best = (float(value), other)
         return best
@@ -328,16 +355,16 @@ class _Program:
         """
         price = self.multipliers()
         suffixes = self.suffixes(price)
-        cheapest = [self._cheapest(r) for r in self._resolutions]
+        cheapest = [self._cheapest(q) for q in self._cases]
         heap: list[tuple[float, int, _Node, int]] = []
         tie, size = counter(), 0
 
         def expand(parent: _Node) -> int:
-            r, s = parent.row[0], parent.stage
-            ways, rest = self.ways[r][s], suffixes[r][s + 1]
+            q, s = parent.case, parent.stage
+            ways, rest = self.ways[q][s], suffixes[q][s + 1]
             value, cost = parent.value + ways.value, parent.cost + ways.cost
             left = self.most - cost
-            fits = (left - cheapest[r][s + 1] >= -SLACK).all(1)
+            fits = (left - cheapest[q][s + 1] >= -SLACK).all(1)
             if self.tradeoff is not None:
                 bound = self._best_join(self.tradeoff, value, cost[:, 0], rest, self.most[0])
             elif s + 1 == len(self.space.stages):
@@ -353,10 +380,9 @@ class _Program:
                 heapq.heappush(heap, (-parent.bound[0], next(tie), parent, 0))
             return len(order)
 
-        for r in np.flatnonzero(self.open):
-            size += expand(
-                _Node(0, float(self.value_R[r]), self.fixed_RK[r], np.array([r], np.int16))
-            )
+        for q in np.flatnonzero(self.open):
+            row = self.resolution_Q[[q]].astype(np.int16)
+            size += expand(_Node(int(q), 0, float(self.value_Q[q]), self.fixed_QK[q], row))
         while heap:
             bound, _, parent, index = heapq.heappop(heap)
             if size > _MOST_NODES:
@@ -364,13 +390,19 @@ class _Program:
                 return
             if index + 1 < len(parent.order):
                 heapq.heappush(heap, (-parent.bound[index + 1], next(tie), parent, index + 1))
-            ways, way = self.ways[parent.row[0]][parent.stage], parent.order[index]
+            ways, way = self.ways[parent.case][parent.stage], parent.order[index]
             row = np.concatenate([parent.row, ways.rows[way]])
-            if parent.stage + 1 == len(self.space.stages):
+            value, cost = parent.value + ways.value[way], parent.cost + ways.cost[way]
+            if parent.stage + 1 < len(self.space.stages):
+                size += expand(_Node(parent.case, parent.stage + 1, float(value), cost, row))
+            elif self._belongs(parent.case, row):
                 yield -bound, row
-            else:
-                value, cost = parent.value + ways.value[way], parent.cost + ways.cost[way]
-                size += expand(_Node(parent.stage + 1, float(value), cost, row))
+
+    def _belongs(self, q: int, row: Genotypes) -> bool:
+        """Whether an architecture has the peak of this case; a smaller one is of another."""
+        return all(
+            stack.peak.price(row[None])[0] >= self.level_Q[q] - SLACK for stack in self.stacks
+        )
 
     @staticmethod
     def _best_join(
@@ -388,9 +420,9 @@ class _Program:
             best = np.where(cost + dearer <= most + SLACK, np.maximum(best, joined), best)
         return best
 
-    def _cheapest(self, r: int) -> FloatArray:
+    def _cheapest(self, q: int) -> FloatArray:
         """(S + 1, K) least that the stages from each on cost, of each sum on its own."""
-        least = [ways.cost.min(0, initial=np.inf) for ways in self.ways[r]]
+        least = [ways.cost.min(0, initial=np.inf) for ways in self.ways[q]]
         return np.cumsum([np.zeros(len(self.most)), *least[::-1]], axis=0)[::-1]
 
 
@@ -398,12 +430,21 @@ class _Program:
 class _Node:
     """Stages before ``stage`` are chosen; ``order`` are the ways of it, by descending ``bound``."""
 
+    case: int
     stage: int
     value: float
     cost: FloatArray
     row: Genotypes
     order: NDArray[np.int32] = None  # type: ignore[assignment]
     bound: FloatArray = None  # type: ignore[assignment]
+
+
+def _levels(stacks: Sequence[Stacked], r: int) -> FloatArray:
+    """Every value of the peak at a resolution."""
+    if not stacks:
+        return np.array([np.inf])
+    fixed, costs = stacks[0].peak.fixed_R[r], stacks[0].peak.cost_RPC[r, :, 1:]
+    return np.unique(np.maximum(costs[np.isfinite(costs)], fixed))
 
 
 def _free(table: Table) -> Table:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa.space import Genotypes
-from ofa.table import Table
+from ofa.table import Stacked, Table
 from specialize.accuracy import percent
-from specialize.problem import Limit, Problem, Tradeoff
+from specialize.problem import Problem, Tradeoff
 from specialize.search import SearchResult, Tell, distinct
 from specialize.search.evolution import climb
 from specialize.search.genes import Genes
@@ -59,8 +59,16 @@ def _descend(problem: Problem, pool: Pool, rng: np.random.Generator) -> None:
     """Follow the gradient from where all is equally likely, and price what is drawn on the way."""
     probes = pool.genes.random(rng, _PROBES)
     spread = scale(pool.add(probes)[0])
-    value, limits = problem.value, [_as_sum(limit) for limit in problem.limits]
-    terms = [value.accuracy, value.latency] if isinstance(value, Tradeoff) else [value]
+    value = problem.value
+    limits = [one for limit in problem.limits for one in _as_sums(limit.table, limit.most)]
+    terms: list[Table]
+    match value:
+        case Tradeoff():
+            terms = [value.accuracy, value.latency]
+        case Stacked():
+            terms = [value.peak, value.kept]
+        case _:
+            terms = [value]
     relaxed = Relaxed(pool.genes, [*terms, *(table for table, _ in limits)])
     most_K = np.array([most for _, most in limits])
     genotypes = pool.genes.genotypes(probes)
@@ -87,21 +95,23 @@ def _descend(problem: Problem, pool: Pool, rng: np.random.Generator) -> None:
             drawn = []
 
 
-def _gains(value: Table | Tradeoff, price_T: FloatArray) -> FloatArray:
+def _gains(value: Table | Stacked | Tradeoff, price_T: FloatArray) -> FloatArray:
     """What the value gains by each of its own tables: the chain rule through ``Tradeoff.join``."""
     if not isinstance(value, Tradeoff):
-        return np.ones(1)
+        return np.ones(2 if isinstance(value, Stacked) else 1)
     right = float(percent(price_T[0]))
     return np.array([right * (100 - right) / 100, value.weight / price_T[1]])
 
 
-def _as_sum(limit: Limit) -> tuple[Table, float]:
-    """The same limit on a sum: no maximum is exceeded where the sum of what exceeds it is 0."""
-    table = limit.table
+def _as_sums(table: Table | Stacked, most: float) -> list[tuple[Table, float]]:
+    """The same limit on sums: no maximum is exceeded where the sum of what exceeds it is 0."""
+    if isinstance(table, Stacked):  # each part beside the least of the other
+        peak, kept = (float(part.fixed_R.min()) for part in (table.peak, table.kept))
+        return [*_as_sums(table.peak, most - kept), *_as_sums(table.kept, most - peak)]
     if table.reduce == "sum":
-        return table, limit.most
-    fixed_R, cost_RPC = (np.maximum(x - limit.most, 0.0) for x in (table.fixed_R, table.cost_RPC))
-    return Table(fixed_R, cost_RPC), 0.0
+        return [(table, most)]
+    fixed_R, cost_RPC = (np.maximum(x - most, 0.0) for x in (table.fixed_R, table.cost_RPC))
+    return [(Table(fixed_R, cost_RPC), 0.0)]
 
 
 class Relaxed:

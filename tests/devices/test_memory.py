@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given
+from collections.abc import Iterator
+from dataclasses import replace
 
-from devices.memory import flash_table, live_bytes, sram_table
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from devices.backends.qemu import Qemu
+from devices.backends.tflm import Tflm
+from devices.memory import ENGINES, arena_bytes, flash_table, live_bytes, sram_table
+from ofa.errors import UserError
 from ofa.layers import lower
 from ofa.preprocessing import LITE0
+from ofa.sampling import Sampler
 from ofa.space import Arch
 from ofa.spaces import get_space
 from ofa.supernet import initial
 from ofa.weights import extract, fold
 from specialize.export.tflite import tflite_model
+from tests.networks import int8_file
 from tests.strategies import TINY, archs
 
 LITE = get_space("lite")
+MCU = replace(get_space("mcu"), classes=10)
+
+
+def backend(kind: type) -> Tflm | Qemu:
+    try:
+        return kind()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def subnets(count: int) -> Iterator[Arch]:
+    """Spread over MACs, at every resolution."""
+    sampler, rng = Sampler(MCU), np.random.default_rng(0)
+    for index in range(count):
+        yield sampler.draw(rng, MCU.resolutions[index % len(MCU.resolutions)])
 
 
 @given(archs())
@@ -49,3 +74,34 @@ def test_the_table_of_flash_is_never_below_the_file_and_hardly_above() -> None:
         folded = fold(layers, extract(layers, tensors), statistics, LITE.bn_eps)
         size = len(tflite_model(layers, folded, labels, LITE0, "a network of some length"))
         assert 0.99 * bound < size <= bound
+
+
+@settings(max_examples=20)
+@given(archs(), st.sampled_from(sorted(ENGINES)))
+def test_the_table_of_an_arena_is_the_arena_but_for_gaps(arch: Arch, name: str) -> None:
+    priced = sram_table(TINY, "int8", ENGINES[name]).price(TINY.encode([arch]))[0]
+    assert priced <= arena_bytes(lower(TINY, arch), ENGINES[name]) <= 1.2 * priced
+
+
+@pytest.mark.slow
+def test_arenas_are_never_below_the_recorded_ones_and_hardly_above() -> None:
+    """In tflite-micro's interpreter on this machine, for any number of classes."""
+    tflm = backend(Tflm)
+    for space, arch in [
+        *((MCU, arch) for arch in subnets(10)),
+        (replace(MCU, classes=2), MCU.smallest(32)),
+        (replace(LITE, classes=100), LITE.smallest(96)),
+    ]:
+        layers = lower(space, arch)
+        image = np.zeros((1, *layers[0].in_shape), np.int8)
+        _, recorded = tflm.run(int8_file(space, arch), image)
+        assert recorded.total <= arena_bytes(layers, ENGINES["host"]) <= 1.02 * recorded.total
+
+
+@pytest.mark.slow
+def test_so_it_is_in_the_firmware_of_a_cortex_m55() -> None:
+    qemu = backend(Qemu)
+    for arch in subnets(5):
+        layers = lower(MCU, arch)
+        run = qemu.run(int8_file(MCU, arch), np.zeros(layers[0].in_shape, np.int8), MCU.classes)
+        assert run.arena <= arena_bytes(layers, ENGINES["cortex-m55"]) <= 1.02 * run.arena

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ofa.errors import UserError
 from ofa.space import Space, Stage
 from ofa.spaces import get_space
-from ofa.table import Table, tabulate
-from specialize.problem import SLACK, Budget, Limit, Problem, Tradeoff
+from ofa.table import Stacked, Table, tabulate
+from specialize.problem import SLACK, Budget, Limit, Problem, Tradeoff, minimum
 from specialize.search import evolution, exact
 from tests.specialize.tables import SMALL, everything, plausible_accuracy, random_table
 
@@ -24,16 +24,26 @@ BUDGETS = st.lists(
     st.tuples(st.sampled_from(["sum", "sum", "max"]), st.sampled_from([0.03, 0.3, 0.6, 0.9, 1.0])),
     max_size=3,
 )
+#: The same, one of which may be of an arena: a maximum and a sum together.
+WITH_AN_ARENA = st.tuples(
+    BUDGETS,
+    st.lists(st.sampled_from([0.03, 0.3, 0.6, 0.9]).map(lambda s: ("stack", s)), max_size=1),
+).map(lambda parts: parts[0][:2] + parts[1])
 
 
 def problem_of(rng: np.random.Generator, budgets: list[tuple[str, float]]) -> Problem:
     """Small integers, so that ties abound; negative ones too."""
     limits = []
     for reduce, share in budgets:
-        table = random_table(SMALL, rng, reduce=reduce)  # type: ignore[arg-type]
+        table = stack(rng) if reduce == "stack" else random_table(SMALL, rng, reduce=reduce)
         most = float(np.quantile(table.price(ROWS), share))  # often a price itself
         limits.append(Limit(Budget("macs", most), table, most))
     return Problem(SMALL, random_table(SMALL, rng), tuple(limits), "test")
+
+
+def stack(rng: np.random.Generator) -> Stacked:
+    """A peak and what is kept besides."""
+    return Stacked(random_table(SMALL, rng, reduce="max"), random_table(SMALL, rng))
 
 
 def cheapest(front: exact.Front, value: float) -> float:
@@ -48,7 +58,7 @@ def listed(problem: Problem) -> np.ndarray:
 
 @pytest.mark.slow
 @settings(max_examples=200)
-@given(st.integers(0, 2**32 - 1), BUDGETS)
+@given(st.integers(0, 2**32 - 1), WITH_AN_ARENA)
 def test_the_k_best_are_those_of_the_list(seed: int, budgets: list[tuple[str, float]]) -> None:
     """Law 8: in order, each once, the first proven; and a refusal means that there is none."""
     problem = problem_of(np.random.default_rng(seed), budgets)
@@ -94,11 +104,30 @@ def test_the_least_maximum_too(seed: int, budgets: list[tuple[str, float]]) -> N
     found = exact.search(problem, count=5, distance=1)
     assert found.values[0] == found.bound == values[0]
     assert problem.feasible(found.genotypes).all()
-    sums = [limit.table for limit in problem.limits if limit.table.reduce == "sum"]
+    tables = [limit.table for limit in problem.limits]
+    sums = [table for table in tables if isinstance(table, Table) and table.reduce == "sum"]
     if sums:
         least = ROWS[problem.feasible(ROWS) & (peak.price(ROWS) == -values[0])]
         assert sums[0].price(found.genotypes[:1])[0] == pytest.approx(sums[0].price(least).min())
     assert evolution.search(problem, count=1).values[0] <= found.bound
+
+
+@pytest.mark.slow
+@given(st.integers(0, 2**32 - 1), BUDGETS.map(lambda budgets: budgets[:1]))
+def test_the_smallest_arena_too(seed: int, budgets: list[tuple[str, float]]) -> None:
+    rng = np.random.default_rng(seed)
+    problem = replace(problem_of(rng, budgets), value=stack(rng).scaled(-1))
+    values = listed(problem)
+    found = exact.search(problem, count=5, distance=1)
+    assert found.values == pytest.approx(values[:5], abs=1e-9)
+    assert found.bound == pytest.approx(values[0], abs=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_least_of_an_arena_is_the_list_s(seed: int) -> None:
+    table = stack(np.random.default_rng(seed))
+    least, genotype = minimum(SMALL, table)
+    assert least == table.price(genotype[None])[0] == table.price(ROWS).min()
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([[], [("max", 0.6)]]))

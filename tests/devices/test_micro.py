@@ -1,0 +1,86 @@
+"""Runtimes and compilers for microcontrollers, the real ones, on real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from devices.backends.qemu import Qemu
+from devices.backends.tflm import Tflm
+from devices.backends.vela import ACCELERATORS, Vela
+from ofa.errors import UserError
+from ofa.preprocessing import LITE0
+from specialize.export.tflite import tflite_model
+from tests.commands import command
+from tests.networks import int8_file, labels_of, network
+from tests.strategies import TINY
+
+ARCH = TINY.largest(32)
+
+
+def need(name: str) -> None:
+    try:
+        {"tflm": Tflm, "cortex-m55": Qemu}.get(name, lambda: Vela(name))()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(int8_file(TINY, ARCH))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tflm", "cortex-m55"])
+def test_answers_are_those_of_the_reference_kernels(name: str, model: Path) -> None:
+    """Law 11: within one step."""
+    need(name)
+    done = command("ofa-device", "measure", name, model, "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["outputs"] == found["images"] * TINY.classes
+    assert found["steps"] <= 1
+    assert found["arena"] > 10_000
+    if name == "cortex-m55":  # an operation takes half an instruction to two
+        assert 0.5e5 < found["instructions"] < 1e7
+    said = command("ofa-device", "measure", name, model)
+    assert f"{found['arena']:,} bytes of arena" in said.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_a_compiler_s_figures_are_kept(name: str, model: Path, tmp_path: Path) -> None:
+    need(name)
+    cache = tmp_path / "cache"
+    first, again = (
+        command("ofa-device", "measure", name, model, "--json", XDG_CACHE_HOME=cache)
+        for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == again.stdout
+    (found,) = json.loads(first.stdout)
+    assert found["on_cpu"] == 0
+    assert found["ms"] * found["cycles"] > 0
+    assert len(list(cache.rglob("*.json"))) == 1
+
+
+@pytest.mark.parametrize("name", ["tflm", "cortex-m55", "ethos-u55-128"])
+def test_a_float_file_is_refused(name: str, tmp_path: Path) -> None:
+    need(name)
+    layers, folded = network(TINY, ARCH)
+    path = tmp_path / "float.tflite"
+    path.write_bytes(tflite_model(layers, folded, labels_of(layers), LITE0, "test"))
+    done = command("ofa-device", "measure", name, path, XDG_CACHE_HOME=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "int8" in done.stderr
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="apt install qemu-system-arm"):
+        Qemu()

@@ -1,0 +1,116 @@
+"""Microcontrollers: several budgets at once, sources for a firmware, a compiler's exact word."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from devices.backends.litert import Litert
+from devices.backends.vela import Vela
+from tests.commands import command
+
+HERE = Path(__file__).parent
+DOCS = HERE.parents[1] / "docs" / "microcontrollers.md"
+FEW = ("--candidates", "3", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The issue's own command, on the shipped supernet that it takes by itself."""
+    folder = tmp_path_factory.mktemp("micro") / "out"
+    done = command(
+        "ofa-specialize", "--device", "stm32h7", "--budget", "100ms", "--sram", "64kB",
+        "--flash", "300kB", "--output", folder, *FEW,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+@pytest.mark.slow
+def test_three_budgets_are_kept_at_once(made: Path) -> None:
+    report = report_of(made)
+    assert report["checkpoint"]["name"] == "mcu-cifar10"
+    kept = {budget["quantity"]: budget for budget in report["budgets"]}
+    assert set(kept) == {"latency", "sram", "flash"}
+    assert all(budget["kept"] for budget in kept.values())
+    assert report["memory"]["sram_bytes"] == round(1e3 * kept["sram"]["value"]) <= 64_000
+    assert report["memory"]["flash_bytes"] == (made / "model.tflite").stat().st_size <= 300_000
+    assert {file["path"] for file in report["files"]} == {
+        "model.tflite", "model.onnx", "labels.txt", "model.h", "model.cc",
+    }  # fmt: skip
+    assert f"kModelArenaBytes = {report['memory']['sram_bytes']};" in (made / "model.h").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_the_example_of_the_docs_compiles_against_it(made: Path, tmp_path: Path) -> None:
+    """And what it links is the file, and hands the network the integers that the file means."""
+    example = re.search(r"<!-- example: classify.cc -->\n```cpp\n(.*?)```", DOCS.read_text(), re.S)
+    assert example is not None
+    (tmp_path / "classify.cc").write_text(example[1])
+    sources = [tmp_path / "classify.cc", made / "model.cc", HERE / "tflm" / "main.cc"]
+    strict = ["-std=c++17", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-float-conversion"]
+    subprocess.run(
+        ["g++", *strict, f"-I{made}", f"-I{HERE / 'tflm'}", *sources, "-o", tmp_path / "run"],
+        check=True,
+    )
+    run = subprocess.run([tmp_path / "run"], capture_output=True, check=True)
+    model = (made / "model.tflite").read_bytes()
+    assert run.stdout == model
+    side = report_of(made)["resolution"]
+    pixels = (np.arange(side * side * 3) % 256).astype(np.float32)
+    interpreter = Litert()._load(model)
+    scale, zero = interpreter.get_input_details()[0]["quantization"]
+    steps = np.rint((pixels - 127) / 128 / np.float32(scale)) + zero
+    given = np.frombuffer(run.stderr, np.int8)
+    assert np.abs(given - steps.clip(-128, 127)).max() <= 1  # ties round to even, or away
+
+
+@pytest.mark.slow
+def test_a_compiler_is_asked_of_each_candidate(tmp_path: Path) -> None:
+    if not Vela.installed():
+        pytest.skip("needs ethos-u-vela")
+    folder = tmp_path / "out"
+    done = command(
+        "ofa-specialize", "--device", "ethos-u55-128", "--budget", "0.8ms", "--sram", "48kB",
+        "--output", folder, *FEW, XDG_CACHE_HOME=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report, compiled = (
+        report_of(folder),
+        Vela("ethos-u55-128").compile((folder / "model.tflite").read_bytes()),
+    )
+    assert report["latency_ms"]["measured"]["p90"] == pytest.approx(compiled.ms)
+    assert report["memory"]["sram_bytes"] == pytest.approx(compiled.sram, rel=0.01)
+    assert all(budget["kept"] for budget in report["budgets"])
+    assert (folder / "model_vela.tflite").stat().st_size > 10_000
+    assert "AddEthosU" in (folder / "model.h").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--budget", "100ms", "--precision", "float32"), "is of int8 networks, not float32"),
+        (("--budget", "100ms", "--flash", "60kB"), "--flash: no architecture of 'mcu' fits"),
+        (("--budget", "100ms", "--sram", "9kB"), "--sram: no architecture of 'mcu' fits 9kB"),
+        (("--budget", "1ms"), "--budget: no architecture of 'mcu' fits 1ms"),
+    ],
+)
+def test_the_budget_that_binds_is_named(
+    options: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    done = command("ofa-specialize", "--device", "stm32h7", *options, "--quiet", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
