@@ -228,6 +228,20 @@ RECIPES = {
                 Phase("whole images", share=0.2, random=1, crop=0.75),
             ),
         ),
+        # On from a supernet that ``tiny`` made.
+        Recipe(
+            name="tiny-refine",
+            teacher="largest",
+            optimizer="sgd",
+            batch=128,
+            lr=0.05,
+            weight_decay=5e-4,
+            hard=0.4,
+            phases=(
+                Phase("all", share=0.7, random=1, crop=0.5),
+                Phase("whole images", share=0.3, random=1, crop=0.75),
+            ),
+        ),
     )
 }
 

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from devices.backends.litert import Litert
 from ofa.checkpoint import Checkpoint
+from ofa.errors import UserError
 from ofa.images import Images, Pixels
 from ofa.layers import INPUT, Layer, lower
 from ofa.space import Arch
@@ -38,6 +39,7 @@ from specialize.export.tflite import tflite_model
 
 __all__ = ["Cut", "Int8Scorer", "Scorer", "statistics_model"]
 
+_FEWEST_REPRESENTATIVE = 10
 _KEPT = 4  # sets of resized images: to recalibrate and to score with, at two resolutions
 
 
@@ -142,7 +144,19 @@ class Scorer:
 
 
 class Int8Scorer(Scorer):
-    """The same of int8 networks: scored as the file that will be handed over, in LiteRT."""
+    """The same of int8 networks: scored as the file that will be handed over, in LiteRT.
+
+    Raises UserError where the images are too few to choose the integers' ranges by.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, recalibration: Images, threads: int) -> None:
+        super().__init__(checkpoint, recalibration, threads)
+        if len(recalibration) < _FEWEST_REPRESENTATIVE:
+            raise UserError(
+                f"only {len(recalibration)} images to choose int8 ranges by",
+                "--images",
+                f"at least {_FEWEST_REPRESENTATIVE} are needed, beside as many to choose with",
+            )
 
     def cut(self, arch: Arch) -> Cut:
         """The subnet, recalibrated and quantized."""

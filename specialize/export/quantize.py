@@ -20,6 +20,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from ofa.errors import UserError
 from ofa.layers import INPUT, Layer
 from ofa.weights import Array, Weights
 from specialize.export import IMAGE
@@ -89,7 +90,15 @@ def quantize(layers: Sequence[Layer], folded: Weights, images: Array) -> Quantiz
 
     The network is run layer by layer in float and, beside it, as the integers will do; each range
     is chosen, and each bias corrected, where the first is reached. Tens of images are enough.
+    Raises UserError for images of another size.
     """
+    height, width, channels = layers[0].in_shape
+    if images.shape[1:] != (channels, height, width):
+        raise UserError(
+            f"representative images of {images.shape[1:]}, the network takes "
+            f"{(channels, height, width)}",
+            fix="resize them as the preprocessing says",
+        )
     last = {source: i for i, layer in enumerate(layers) for source in layer.inputs}
     tensors = {INPUT: _best_scale(images)}
     exact, rounded = {INPUT: images}, {INPUT: tensors[INPUT].rounded(images)}

@@ -23,24 +23,42 @@ from specialize.export.onnx import onnx_model
 from specialize.export.quantize import REPRESENTATIVE_IMAGES, qdq_model
 from specialize.export.tflite import tflite_model
 from specialize.pose import cost_tables, pose
-from specialize.problem import Budget, Objective
+from specialize.problem import Objective, budgets_of
 from specialize.score import Int8Scorer
 from specialize.search import exact
 from tests.bench.record import record, table
 
+#: Supernet -> a profile, and budgets on it.
+_CHOICES = {
+    "lite-imagenette": ("pixel4-int8", "3ms", "5ms", "10ms"),
+    "mcu-cifar10": ("stm32h7", "1MMACs", "4MMACs", "12.5MMACs"),
+}
+
 
 def main() -> None:
     """Measure and record."""
-    checkpoint = read_checkpoint(find_checkpoint("lite-imagenette"))
+    rows = [row for name in _CHOICES for row in rows_of(name)]
+    header = ["subnet", "file", "test, %", "answers as float, %", "noise below logits, dB", "s"]
+    text = (
+        f"The most accurate subnets within budgets, {REPRESENTATIVE_IMAGES} representative images, "
+        "the checkpoints' test images. Seconds: with cutting and recalibration for ours."
+    )
+    record("int8", f"## Int8\n\n{text}\n\n{table(header, rows)}", ("litert-quantizer",))
+
+
+def rows_of(name: str) -> list[list[object]]:
+    """Float, our int8, the referee's, and ONNX of a supernet's choices."""
+    checkpoint = read_checkpoint(find_checkpoint(name))
+    device, *texts = _CHOICES[name]
     space, test = checkpoint.space, checkpoint.test()
     recalibration, _ = checkpoint.samples()
     scorer = Int8Scorer(checkpoint, recalibration, 2)
-    profile = get_profile("pixel4-int8")
+    profile = get_profile(device)
     accuracy = fit(space, checkpoint.evaluated).table
     costs = cost_tables(space, profile, checkpoint.labels, "int8")
     rows: list[list[object]] = []
-    for ms in (3.0, 5.0, 10.0):
-        budgets = [Budget("latency", ms)]
+    for text in texts:
+        budgets = budgets_of(text, None, None)
         problem = pose(space, accuracy, costs, profile, budgets, Objective(), 0.9)
         arch = space.decode(exact.search(problem, count=1).genotypes[0])
         began = time.perf_counter()
@@ -66,18 +84,13 @@ def main() -> None:
             ("ONNX, QDQ", OnnxRuntime(threads=2).run(qdq, x_NCHW), seconds_qdq),
         ):
             rows.append([
-                f"{ms:g} ms, {arch.resolution} px", what,
+                f"`{name}`, {text}, {arch.resolution} px", what,
                 f"{100 * (logits.argmax(1) == test.labels).mean():.1f}",
                 f"{100 * (logits.argmax(1) == exact_logits.argmax(1)).mean():.1f}",
                 "" if taken is None else f"{decibels(exact_logits, logits):.1f}",
                 "" if taken is None else f"{taken:.1f}",
             ])  # fmt: skip
-    header = ["subnet", "file", "test, %", "answers as float, %", "noise below logits, dB", "s"]
-    text = (
-        f"The most accurate subnets for `pixel4-int8`, {REPRESENTATIVE_IMAGES} representative "
-        f"images, {len(test)} test images. Seconds: with cutting and recalibration for ours."
-    )
-    record("int8", f"## Int8\n\n{text}\n\n{table(header, rows)}", ("litert-quantizer",))
+    return rows
 
 
 def by_referee(model: bytes, images: Array) -> bytes:

@@ -30,6 +30,7 @@ from specialize.problem import Budget, Objective, Problem
 from specialize.report import Report, reference, schema
 from specialize.search import SearchResult, exact
 from tests.commands import MODULES, command
+from tests.conftest import write_shapes
 from tests.specialize.tables import plausible_accuracy
 from tests.strategies import TINY
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -298,6 +299,10 @@ def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) ->
         (["--device", "pixel", "--budget", "1ms", "-o", "used"], "the folder holds other files"),
         (["--device", "pixel", "--budget", "1ms", "--images", "one"], "only one class"),
         (["--device", "pixel", "--budget", "1ms", "--images", "none"], "no images in it"),
+        (
+            ["--device", "pixel4-int8", "--budget", "1ms", "--images", "few"],
+            "images to choose int8 ranges by; at least 10 are needed",
+        ),
         (["--device", "pixel", "--budget", "1ms", "--precision", "int4"], "float32 or int8"),
         (["--device", "pixel", "--budget", "1ms", "--precision", "int8"], "--device pixel4-int8"),
         (["--device", "pixel", "--budget", "1ms", "--runtime", "4 threads"], "--device pixel4-4t"),
@@ -311,6 +316,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "used" / "thesis.txt").write_text("precious")
     Image.new("RGB", (8, 8)).save(tmp_path / "one" / "cat" / "1.png")
+    write_shapes(tmp_path / "few", 2)
     before = sorted(tmp_path.rglob("*"))
     if "--checkpoint" not in words:
         words = [*words, "--checkpoint", str(tiny)]
