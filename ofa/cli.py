@@ -51,26 +51,38 @@ def train(
         str,
         typer.Option(
             metavar="NAME|DIR|none",
-            help="Published weights (efficientnet-lite0), a checkpoint to continue from, or none.",
+            help="Published weights (efficientnet-lite0), a checkpoint to continue from or to give "
+            "other classes (lite-imagenette), or none.",
         ),
     ] = "efficientnet-lite0",
     recipe: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="pretrained, scratch or refine; by default the first two, as fits --init.",
+            help="pretrained, scratch, tiny, refine, tiny-refine or adapt; by default as fits "
+            "--init and --space.",
         ),
     ] = "",
     hours: Annotated[
-        float, typer.Option(min=0.001, help="Time to train; evaluation comes on top.")
-    ] = 2.0,
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Time to train; by default 2, or 0.1 for other classes on a trained supernet. "
+            "Evaluation comes on top.",
+        ),
+    ] = None,
     epochs: Annotated[
         float | None, typer.Option(min=0.001, help="Passes over the images, in place of --hours.")
     ] = None,
     arch: Annotated[
         str, typer.Option(metavar="ARCH", help="Train this one architecture alone.")
     ] = "",
-    subnets: Annotated[int, typer.Option(min=2, help="Subnets to evaluate for the card.")] = 250,
+    subnets: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Subnets to evaluate for the card; by default as the recipe says."
+        ),
+    ] = None,
     held_out: Annotated[
         int, typer.Option(min=2, help="Training images held out to choose subnets by.")
     ] = 1500,
@@ -90,6 +102,8 @@ def train(
     Examples:
 
       ofa-train --data photos/ --output checkpoints/photos --hours 2
+
+      ofa-train --data photos/ --output checkpoints/photos --init lite-imagenette
 
       ofa-train --data train.zip --test val.zip --output checkpoints/mine --epochs 20 --resume
 

@@ -6,18 +6,20 @@ resumed run sees what the straight one sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ofa.errors import UserError
-from ofa.images import Images, Pixels, open_images, split
+from ofa.images import Images, Pixels, open_images, split, uneven
 from ofa.preprocessing import LITE0, Preprocessing
 
 __all__ = [
@@ -29,8 +31,12 @@ __all__ = [
     "random_box",
     "splits_of",
     "to_tensor",
+    "write_folder",
 ]
 
+
+#: Images of a class, on average, from which on some are set apart to test on.
+_FEWEST_TO_SPLIT = 10
 
 #: Names for people of data sets whose folders are named otherwise.
 LABELS = {
@@ -93,10 +99,7 @@ def named_data(name: str, cache: Path) -> Path:
             partial = cache / "cifar10-images.partial"
             for part, train in (("train", True), ("val", False)):
                 source = datasets.CIFAR10(str(cache), train, download=True)
-                for index, (picture, label) in enumerate(source):
-                    target = partial / part / source.classes[label] / f"{index:05d}.png"
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    picture.save(target)
+                write_folder(source, source.classes, partial / part)
             partial.rename(folder)
         return folder
     except (OSError, RuntimeError) as error:
@@ -105,11 +108,28 @@ def named_data(name: str, cache: Path) -> Path:
         ) from error
 
 
+def write_folder(dataset: Sequence[tuple[Any, int]], classes: Sequence[str], folder: Path) -> None:
+    """A data set of (picture, class index) as ``class/name.png``, which ``--data`` takes.
+
+    Pictures are Pillow's, or tensors (C, H, W), uint8 or from 0 to 1 in float; C is 1 or 3.
+    """
+    for index in range(len(dataset)):
+        picture, label = dataset[index]
+        if isinstance(picture, Tensor):
+            if picture.is_floating_point():
+                picture = (255 * picture).round().clamp(0, 255).to(torch.uint8)
+            picture = Image.fromarray(picture.permute(1, 2, 0).squeeze(2).cpu().numpy())
+        target = folder / classes[int(label)] / f"{index:06d}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target)
+
+
 def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits:
     """Open a folder or zip, skip what does not decode, and hold images out of its training part.
 
     held_out: number of images; at most a fifth of them are taken. Test images come from ``test``,
-    else from the ``val/`` of ``path``. Raises UserError.
+    else from the ``val/`` of ``path``; else as many as are held out, at most an eighth of what is
+    left, are set apart. Raises UserError.
     """
     found = open_images(path)
     train, skipped = found["train"].readable()
@@ -127,14 +147,18 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
     if tests is not None:
         tests, bad = tests.readable()
         skipped += bad
-    rest, held = split(train, max(len(train.classes), min(held_out, len(train) // 5)), seed)
+    classes = len(train.classes)
+    rest, held = split(train, max(classes, min(held_out, len(train) // 5)), seed)
+    if tests is None and len(rest) >= _FEWEST_TO_SPLIT * classes:
+        rest, tests = split(rest, max(classes, min(held_out, len(rest) // 8)), seed + 1)
     return Splits(rest, held, tests, tuple(skipped))
 
 
 class Loader:
     """Random views of training images: sharpness, crop, flip, brightness and contrast.
 
-    The next steps are prepared in a thread while the current one is computed.
+    The next steps are prepared in a thread while the current one is computed. Where some classes
+    are rare, all are shown equally often (``ofa.images.uneven``).
     """
 
     def __init__(
@@ -143,6 +167,7 @@ class Loader:
         self.images, self.seed, self.batch = images, seed, min(batch, len(images))
         self.jitter, self.sharpen = jitter, sharpen
         self.steps_per_epoch = len(images) // self.batch
+        self._uneven = uneven(images)
         self._pool = ThreadPoolExecutor(1)
 
     def submit(
@@ -154,7 +179,7 @@ class Loader:
     def load(self, step: int, attempt: int, resolutions: Iterable[int], crop: float) -> Batch:
         """The batch of a step at these resolutions; ``crop``: smallest area of a crop."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.images))
+        order = self._order(np.random.default_rng([self.seed, epoch, 1]))
         chosen = order[position * self.batch : (position + 1) * self.batch]
         rng = np.random.default_rng([self.seed, step, attempt, 2])
         wanted = sorted(set(resolutions))
@@ -179,6 +204,19 @@ class Loader:
                 memory_format=torch.channels_last
             )
         return Batch(x, torch.from_numpy(self.images.labels[chosen]))
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Images of an epoch: each once, or as many of each class."""
+        if not self._uneven:
+            return rng.permutation(len(self.images))
+        classes = len(self.images.classes)
+        wanted = -(-len(self.images) // classes)
+        turns = []
+        for label in range(classes):
+            own = np.flatnonzero(self.images.labels == label)
+            rounds = [rng.permutation(own) for _ in range(-(-wanted // len(own)))]
+            turns.append(np.concatenate(rounds)[:wanted])
+        return rng.permutation(np.concatenate(turns))[: len(self.images)]
 
 
 def random_box(

@@ -17,15 +17,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ofa.errors import UserError
 
-__all__ = ["Images", "Pixels", "open_images", "split", "write_zip"]
+__all__ = ["Images", "Pixels", "open_images", "split", "uneven", "write_zip"]
 
 Pixels = NDArray[np.uint8]
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
+#: Largest class by smallest, from which on classes are treated apart.
+_UNEVEN = 1.5
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 
 
@@ -51,7 +53,7 @@ class Images:
 
     def image(self, index: int) -> Image.Image:
         """The decoded RGB picture. Raises OSError if it cannot be decoded."""
-        return Image.open(io.BytesIO(self.bytes_of(index))).convert("RGB")
+        return _rgb(Image.open(io.BytesIO(self.bytes_of(index))))
 
     def pixels(self, resolution: int) -> Pixels:
         """(N, resolution, resolution, 3) uint8 of all images."""
@@ -99,6 +101,18 @@ class Images:
             good = list(pool.map(decodes, range(len(self))))
         bad = [name for name, ok in zip(self.names, good, strict=True) if not ok]
         return self.take(np.flatnonzero(good)), bad
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """Upright, as a camera's EXIF tag says, and what is transparent on white."""
+    ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode == "RGB":
+        return picture
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        ground = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(ground, picture).convert("RGB")
+    return picture.convert("RGB")
 
 
 def open_images(path: Path) -> dict[str, Images]:
@@ -167,15 +181,25 @@ def open_images(path: Path) -> dict[str, Images]:
     return result
 
 
+def uneven(images: Images) -> bool:
+    """Whether some classes have so few images that they need to be treated apart."""
+    counts = np.bincount(images.labels, minlength=len(images.classes))
+    return bool(counts.max() > _UNEVEN * counts.min())
+
+
 def split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
-    """(rest, held out): ``count`` images held out, the same number of each class if possible."""
+    """(rest, held out): ``count`` images held out, the same number of each class if possible.
+
+    Of classes of uneven size the same share.
+    """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(images))
     # Rank of each image within its class, in random order: the lowest ranks are held out.
-    rank = np.empty(len(images), np.int64)
+    rank = np.empty(len(images))
+    shares = uneven(images)
     for label in range(len(images.classes)):
         own = order[images.labels[order] == label]
-        rank[own] = np.arange(len(own))
+        rank[own] = (np.arange(len(own)) + 0.5) / len(own) if shares else np.arange(len(own))
     held = np.lexsort((order.argsort(), rank))[:count]
     rest = np.setdiff1d(np.arange(len(images)), held)
     return images.take(rest), images.take(np.sort(held))

@@ -24,7 +24,7 @@ from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
 from ofa.errors import UserError
 from ofa.evaluate import Evaluator
-from ofa.images import Images, split, write_zip
+from ofa.images import Images, split, uneven, write_zip
 from ofa.layers import lower, macs
 from ofa.machine import processor_name
 from ofa.preprocessing import LITE0
@@ -56,10 +56,10 @@ class Options:
     space: str = "lite"
     init: str = "efficientnet-lite0"
     recipe: str = ""
-    hours: float = 2.0
+    hours: float | None = None
     epochs: float | None = None
     arch: str = ""
-    subnets: int = 250
+    subnets: int | None = None
     held_out: int = 1500
     threads: int = 2
     seed: int = 0
@@ -82,9 +82,7 @@ def train_supernet(options: Options) -> Path:
         say(f"skipped {name}: not a readable image")
     if splits.skipped:
         say(f"{len(splits.skipped)} unreadable images skipped")
-    say(f"{len(splits.train)} images to train on, {len(splits.held_out)} held out, "
-        f"{len(splits.test) if splits.test else 0} to test on, "
-        f"{len(splits.train.classes)} classes")  # fmt: skip
+    _say_splits(splits, say)
 
     space, tensors, teacher, recipe, given = _start(options, splits)
     only = Arch.parse(options.arch) if options.arch else None
@@ -103,14 +101,29 @@ def train_supernet(options: Options) -> Path:
     elif options.epochs is not None:
         steps = max(1, round(options.epochs * run.loader.steps_per_epoch))
     else:
-        steps = max(1, round(options.hours * 3600 / run.seconds_per_step()))
+        hours = recipe.hours if options.hours is None else options.hours
+        steps = max(1, round(hours * 3600 / run.seconds_per_step()))
     with say.training(recipe) as tell:
         run.train(steps, tell)
 
     rng = np.random.default_rng(options.seed)
-    archs = [only] if only is not None else spread(space, options.subnets, rng)
+    archs = [only] if only is not None else spread(space, options.subnets or recipe.subnets, rng)
     card = _card(options, run, splits, recipe, given)
     return _hand_over(options.output, space, splits, run.model.shared, archs, card, say)
+
+
+def _say_splits(splits: Splits, say: _Teller) -> None:
+    say(f"{len(splits.train)} images to train on, {len(splits.held_out)} held out, "
+        f"{len(splits.test) if splits.test else 0} to test on, "
+        f"{len(splits.train.classes)} classes")  # fmt: skip
+    counts = np.bincount(splits.train.labels, minlength=len(splits.train.classes))
+    few, many = int(counts.argmin()), int(counts.argmax())
+    classes = splits.train.classes
+    if uneven(splits.train):
+        say(f"{counts[few]} of class {classes[few]!r} and {counts[many]} of {classes[many]!r}: "
+            "all classes are shown equally often")  # fmt: skip
+    if splits.test is None:
+        say("too few images to set some apart: accuracies are on those that choices are made by")
 
 
 def average(
@@ -270,8 +283,11 @@ def _check_output(output: Path, folder: Path, resume: bool) -> None:
 def _start(
     options: Options, splits: Splits
 ) -> tuple[Space, dict[str, Array], Teacher | None, Recipe, dict[str, Any]]:
-    """Space, first weights, teacher, recipe, and what a card says of where they came from."""
-    classes = len(splits.train.classes)
+    """Space, first weights, teacher, recipe, and what a card says of where they came from.
+
+    A checkpoint of other classes gives all weights but the classifier.
+    """
+    classes, fresh = len(splits.train.classes), False
     given: dict[str, Any] = {"init": options.init, "published": None, "before": []}
     tensors: dict[str, Array] | None = None
     space = replace(get_space(options.space), classes=classes)
@@ -279,27 +295,41 @@ def _start(
         given["published"] = options.init
     elif options.init != "none":
         source = read_checkpoint(find_checkpoint(options.init))
-        if source.classes != splits.train.classes:
-            raise UserError(
-                f"its classes are not those of {options.data}", f"--init {options.init}"
-            )
-        space, tensors = source.space, source.tensors
+        fresh = source.classes != splits.train.classes
+        space, tensors = replace(source.space, classes=classes), dict(source.tensors)
         given = {
             "init": source.name,
             "published": source.card.get("published"),
             "before": _runs(source),
         }
     published = given["published"]
-    recipe = get_recipe(options.recipe or ("pretrained" if published else "scratch"))
+    recipe = get_recipe(options.recipe or _default_recipe(space, published, tensors, fresh))
     teacher = None
     if published is not None:
         network = PRETRAINED[published](space)
         teacher = Teacher(space, network, recipe.teacher_resolution, splits.train)
         if tensors is None:
             tensors = {**network.tensors, **teacher.classifier}
+        elif fresh:  # its features are near the published ones, which this classifier is of
+            tensors |= teacher.classifier
         elif recipe.moved_back:
             tensors = moved_back(space, tensors, network.tensors, recipe.moved_back)
-    return space, tensors or initial(space, options.seed), teacher, recipe, given
+    start = initial(space, options.seed)
+    if tensors is None:
+        tensors = start
+    elif fresh and published is None:
+        tensors |= {name: start[name] for name in ("classifier.weight", "classifier.bias")}
+    return space, tensors, teacher, recipe, given
+
+
+def _default_recipe(
+    space: Space, published: str | None, tensors: Mapping[str, Array] | None, fresh: bool
+) -> str:
+    if tensors is None:
+        return "pretrained" if published else "tiny" if space.name == "mcu" else "scratch"
+    if published is None:
+        return "tiny-refine"
+    return "adapt" if fresh else "refine"
 
 
 def _evaluate(

@@ -70,7 +70,8 @@ class Recipe:
     smaller subnets lose by it they learn again.
     jitter: largest relative change of brightness and contrast. sharpen: probability that an image
     is sharpened; images that are smaller than the network's input look blurred to it, which those
-    of a camera will not. clip: largest norm of the gradient.
+    of a camera will not. clip: largest norm of the gradient. hours, subnets: to train and to
+    evaluate where the user says nothing.
     """
 
     name: str
@@ -89,6 +90,8 @@ class Recipe:
     moved_back: float = 0.0
     jitter: float = 0.2
     sharpen: float = 0.0
+    hours: float = 2.0
+    subnets: int = 250
 
     def __post_init__(self) -> None:
         if abs(sum(phase.share for phase in self.phases) - 1) > 1e-9:
@@ -182,6 +185,30 @@ RECIPES = {
                     smallest=0.35,
                     random=1,
                     crop=0.7,
+                ),
+            ),
+        ),
+        # To other classes than those of a supernet that ``pretrained`` and ``refine`` made. Little
+        # is to be learned beside the classifier, and from few images little can.
+        Recipe(
+            name="adapt",
+            teacher="pretrained",
+            lr=2e-4,
+            hard=0.3,
+            dark=1.0,
+            sharpen=0.3,
+            warmup=20,
+            hours=0.1,
+            subnets=60,
+            phases=(
+                Phase(
+                    "all",
+                    share=1.0,
+                    largest_resolutions=(160, 192, 224),
+                    largest=0.3,
+                    smallest=0.4,
+                    random=1,
+                    crop=0.5,
                 ),
             ),
         ),

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.commands import command
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -61,6 +65,33 @@ def test_the_other_commands_and_examples_run(installed: Path) -> None:
         )
     for block in blocks("python"):
         subprocess.run([installed / ".venv/bin/python", "-c", block], check=True, cwd=installed)
+
+
+@pytest.mark.slow
+def test_own_photos_become_a_model(tmp_path: Path) -> None:
+    """Every command of the page, on real photos of three classes; a moment in place of minutes."""
+    with zipfile.ZipFile(ROOT / "checkpoints/lite-imagenette/calibration.zip") as archive:
+        for wnid, label in (("n03028079", "church"), ("n01440764", "fish"), ("n03445777", "ball")):
+            (tmp_path / "photos" / label).mkdir(parents=True)
+            names = [n for n in archive.namelist() if n.startswith(f"val/{wnid}/")][:20]
+            for name in names:
+                (tmp_path / "photos" / label / Path(name).name).write_bytes(archive.read(name))
+    page = (ROOT / "docs" / "own-images.md").read_text()
+    commands = [
+        line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+    ]  # fmt: skip
+    assert len(commands) == 6
+    short = {"ofa-train --data": "--hours 0.001 --subnets 4", "ofa-train evaluate": "--more 2"}
+    for line in commands:
+        more = next((words for start, words in short.items() if line.startswith(start)), "")
+        program, *words = shlex.split(f"{line} {more}")
+        if program == "ofa-specialize":
+            words += ["--candidates", "2"]
+        done = command(program, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    labels = (tmp_path / "pixel-20ms" / "labels.txt").read_text().split()
+    assert labels == ["ball", "church", "fish"]
 
 
 def test_links_lead_somewhere() -> None:

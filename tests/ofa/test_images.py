@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ofa.data import Loader, splits_of, write_folder
 from ofa.errors import UserError
 from ofa.images import open_images, split, write_zip
 
@@ -52,6 +53,52 @@ def test_unreadable_files_are_named_and_stray_ones_ignored(
     assert bad == ["ramp/001.png", "rows/000.png"]
     assert len(good) == 5 * 60 - 2 + 1
     assert good.pixels(24).shape == (len(good), 24, 24, 3)
+
+
+def test_photos_are_turned_upright_and_put_on_white(tmp_path: Path) -> None:
+    """A camera held sideways, a palette with alpha, a greyscale picture: one RGB picture each."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    red_above = Image.new("RGB", (8, 8), "blue")
+    red_above.paste("red", (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    red_above.rotate(90).save(tmp_path / "a" / "0.png", exif=exif)
+    clear = Image.new("P", (8, 8), 0)
+    clear.putpalette([0, 0, 0, 255, 0, 0])
+    clear.save(tmp_path / "a" / "1.png", transparency=b"\x00\xff")
+    Image.new("L", (8, 8), 77).save(tmp_path / "b" / "0.png")
+    images = open_images(tmp_path)["train"]
+    upright, white, grey = (np.asarray(images.image(i)) for i in range(3))
+    assert (upright == np.asarray(red_above)).all()
+    assert (white == 255).all()
+    assert (grey == 77).all()
+
+
+def test_rare_classes_are_shown_as_often(tmp_path: Path) -> None:
+    """Of 60 and 12 images a fifth is held out of each, and training shows both alike."""
+    pictures = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(72)]
+    write_folder([(p, int(i >= 60)) for i, p in enumerate(pictures)], ("many", "few"), tmp_path)
+    splits = splits_of(tmp_path, None, 100, 0)
+    assert splits.test is not None
+    counts = [np.bincount(part.labels).tolist() for part in (splits.held_out, splits.test)]
+    assert counts == [[2, 12], [1, 6]]  # few, many
+    loader = Loader(splits.train, 0, 8, 0.0, 0.0)
+    shown = np.concatenate(
+        [loader.load(step, 0, [8], 1.0).labels for step in range(loader.steps_per_epoch)]
+    )
+    assert abs(np.diff(np.bincount(shown))[0]) <= 8
+
+
+def test_a_torch_data_set_becomes_a_folder(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    values = torch.arange(3 * 4 * 4).reshape(3, 4, 4) / 255
+    write_folder([(values, 0), (values[:1], 1)], ("colour", "grey"), tmp_path)
+    images = open_images(tmp_path)["train"]
+    assert images.classes == ("colour", "grey")
+    colour, grey = (np.asarray(images.image(i)) for i in range(2))
+    assert (colour == (255 * values).permute(1, 2, 0).round().numpy()).all()
+    assert (grey[..., 1] == (255 * values[0]).round().numpy()).all()
 
 
 @pytest.mark.parametrize(
