@@ -1,7 +1,8 @@
 """Images to the batches of a training step.
 
 Everything random about a step is drawn from a generator seeded by (seed, step, attempt), so that a
-resumed run sees what the straight one sees.
+resumed run sees what the straight one sees; and so do several processes together, whatever their
+number.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from ofa import ranks
 from ofa.errors import UserError
 from ofa.images import Images, Pixels, open_images, split, uneven
 from ofa.preprocessing import LITE0, Preprocessing
@@ -159,14 +161,18 @@ class Loader:
 
     The next steps are prepared in a thread while the current one is computed. Where some classes
     are rare, all are shown equally often (``ofa.images.uneven``).
+
+    batch: images of a step, of which this process loads its part (``ofa.ranks``).
     """
 
     def __init__(
         self, images: Images, seed: int, batch: int, jitter: float, sharpen: float
     ) -> None:
-        self.images, self.seed, self.batch = images, seed, min(batch, len(images))
+        self._own = min(batch, len(images)) // ranks.count()
+        self.images, self.seed, self.batch = images, seed, self._own * ranks.count()
         self.jitter, self.sharpen = jitter, sharpen
         self.steps_per_epoch = len(images) // self.batch
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._uneven = uneven(images)
         self._pool = ThreadPoolExecutor(1)
 
@@ -177,25 +183,35 @@ class Loader:
         return self._pool.submit(self.load, step, attempt, frozenset(resolutions), crop)
 
     def load(self, step: int, attempt: int, resolutions: Iterable[int], crop: float) -> Batch:
-        """The batch of a step at these resolutions; ``crop``: smallest area of a crop."""
+        """This process's part of a step's batch; ``crop``: smallest area of a crop.
+
+        The draws for the other processes' images are made too, so that each image has the draws
+        that it has in one process: for those the size of a picture is needed, not its pixels.
+        """
         epoch, position = divmod(step, self.steps_per_epoch)
         order = self._order(np.random.default_rng([self.seed, epoch, 1]))
         chosen = order[position * self.batch : (position + 1) * self.batch]
         rng = np.random.default_rng([self.seed, step, attempt, 2])
         wanted = sorted(set(resolutions))
-        pixels = {r: np.empty((len(chosen), r, r, 3), np.uint8) for r in wanted}
-        for row, index in enumerate(chosen):
-            picture = self.images.image(int(index))
-            box = random_box(rng, picture.size, crop)
+        first = ranks.rank() * self._own
+        own = slice(first, first + self._own)
+        pixels = {r: np.empty((self._own, r, r, 3), np.uint8) for r in wanted}
+        for row, index in enumerate(chosen, start=-first):
+            mine = 0 <= row < self._own
+            picture = self.images.image(int(index)) if mine else None
+            box = random_box(rng, picture.size if picture else self._size(int(index)), crop)
             flip = rng.random() < 0.5
-            if rng.random() < self.sharpen:
-                picture = picture.filter(ImageFilter.UnsharpMask(1, int(rng.integers(50, 151)), 0))
+            sharper = int(rng.integers(50, 151)) if rng.random() < self.sharpen else 0
+            if picture is None:
+                continue
+            if sharper:
+                picture = picture.filter(ImageFilter.UnsharpMask(1, sharper, 0))
             for r in wanted:
                 view = picture.resize((r, r), Image.Resampling.BICUBIC, box)
                 array = np.asarray(view)
                 pixels[r][row] = array[:, ::-1] if flip else array
         scale = rng.uniform(1 - self.jitter, 1 + self.jitter, (2, len(chosen), 1, 1, 1))
-        contrast, brightness = torch.from_numpy(scale.astype(np.float32))
+        contrast, brightness = torch.from_numpy(scale[:, own].astype(np.float32))
         x = {}
         for r in wanted:
             plain = to_tensor(pixels[r])
@@ -203,7 +219,12 @@ class Loader:
             x[r] = ((plain - mean) * contrast + (mean + 1) * brightness - 1).contiguous(
                 memory_format=torch.channels_last
             )
-        return Batch(x, torch.from_numpy(self.images.labels[chosen]))
+        return Batch(x, torch.from_numpy(self.images.labels[chosen[own]]))
+
+    def _size(self, index: int) -> tuple[int, int]:
+        if index not in self._sizes:
+            self._sizes[index] = self.images.size(index)
+        return self._sizes[index]
 
     def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """Images of an epoch: each once, or as many of each class."""

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ofa.errors import UserError
 
@@ -54,6 +54,12 @@ class Images:
     def image(self, index: int) -> Image.Image:
         """The decoded RGB picture. Raises OSError if it cannot be decoded."""
         return _rgb(Image.open(io.BytesIO(self.bytes_of(index))))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of the picture that ``image`` gives, from the file's header."""
+        picture = Image.open(io.BytesIO(self.bytes_of(index)))
+        lying = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return picture.size[::-1] if lying else picture.size
 
     def pixels(self, resolution: int) -> Pixels:
         """(N, resolution, resolution, 3) uint8 of all images."""
