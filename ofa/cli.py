@@ -28,6 +28,10 @@ _KEEP_MEMORY = {
 }
 
 
+#: Of those that ``torchrun`` starts each process has its share.
+_THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 @app.callback(invoke_without_command=True)
 def train(
     context: typer.Context,
@@ -59,8 +63,8 @@ def train(
         str,
         typer.Option(
             metavar="NAME",
-            help="pretrained, scratch, tiny, refine, tiny-refine or adapt; by default as fits "
-            "--init and --space.",
+            help="pretrained, scratch, shrink, sandwich, tiny, refine, tiny-refine or adapt; by "
+            "default as fits --init and --space.",
         ),
     ] = "",
     hours: Annotated[
@@ -86,7 +90,7 @@ def train(
     held_out: Annotated[
         int, typer.Option(min=2, help="Training images held out to choose subnets by.")
     ] = 1500,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a process.")] = _THREADS,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --output after a stop.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import platform
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ofa import train
+from ofa import ranks, train
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
 from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
@@ -48,14 +49,14 @@ _HISTORY = ("init", "recipe", "seed", "steps", "epochs", "hours", "machine", "ve
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``ofa-train`` was asked; see its help."""
+    """What ``ofa-train`` was asked; see its help. recipe: a name, or a recipe of your own."""
 
     data: str
     output: Path
     test: Path | None = None
     space: str = "lite"
     init: str = "efficientnet-lite0"
-    recipe: str = ""
+    recipe: str | Recipe = ""
     hours: float | None = None
     epochs: float | None = None
     arch: str = ""
@@ -68,15 +69,27 @@ class Options:
 
 
 def train_supernet(options: Options) -> Path:
-    """Train, evaluate and write the checkpoint folder ``options.output``. Raises UserError."""
+    """Train, evaluate and write the checkpoint folder ``options.output``. Raises UserError.
+
+    Started by ``torchrun`` it joins the other processes; the first of them writes the folder.
+    """
+    with ranks.group():
+        return _train_supernet(options)
+
+
+def _train_supernet(options: Options) -> Path:
     torch.set_num_threads(options.threads)
-    say = _Teller(options.quiet)
+    say = _Teller(options.quiet or ranks.rank() > 0)
     folder = options.output / "training"
-    _check_output(options.output, folder, options.resume)
+    ranks.from_first(lambda: _check_output(options.output, folder, options.resume))
 
     source = Path(options.data)
     if options.data in ("imagenette", "cifar10") and not source.exists():
-        source = named_data(options.data, Path.home() / ".cache" / "ofa-specializer")
+        cache = Path.home() / ".cache" / "ofa-specializer"
+        if ranks.local() == 0:  # one download a machine
+            named_data(options.data, cache)
+        ranks.gather(None)
+        source = named_data(options.data, cache)
     splits = splits_of(source, options.test, options.held_out, options.seed)
     for name in splits.skipped[:5]:
         say(f"skipped {name}: not a readable image")
@@ -88,12 +101,15 @@ def train_supernet(options: Options) -> Path:
     only = Arch.parse(options.arch) if options.arch else None
     if only is not None:
         space.check(only)
-    folder.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if ranks.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+    device = f"cuda:{ranks.local()}" if torch.cuda.is_available() else "cpu"
     run = train.Run(
         space, recipe, splits, tensors, teacher, folder,
         seed=options.seed, only=only, device=device,
     )  # fmt: skip
+    if recipe.bf16 and not run.bf16:
+        say("this processor does not multiply bfloat16: float32 instead")
     if options.resume:
         run.resume()
         say(f"resumed at step {run.step} of {run.steps}")
@@ -102,14 +118,15 @@ def train_supernet(options: Options) -> Path:
         steps = max(1, round(options.epochs * run.loader.steps_per_epoch))
     else:
         hours = recipe.hours if options.hours is None else options.hours
-        steps = max(1, round(hours * 3600 / run.seconds_per_step()))
+        per_step = ranks.gather(run.seconds_per_step())[0]
+        steps = max(1, round(hours * 3600 / per_step))
     with say.training(recipe) as tell:
         run.train(steps, tell)
 
     rng = np.random.default_rng(options.seed)
     archs = [only] if only is not None else spread(space, options.subnets or recipe.subnets, rng)
     card = _card(options, run, splits, recipe, given)
-    return _hand_over(options.output, space, splits, run.model.shared, archs, card, say)
+    return _hand_over(options.output, space, splits, run.weights, archs, card, say)
 
 
 def _say_splits(splits: Splits, say: _Teller) -> None:
@@ -188,6 +205,8 @@ def _hand_over(
     recalibration = split(splits.train, min(RECALIBRATION_IMAGES, len(splits.train) // 2), 1)[1]
     kept = output / "training" / "subnets.csv"
     rows = _evaluate(space, shared, archs, recalibration, splits.held_out, kept, say)
+    if ranks.rank():
+        return output
     card["reached"] = _reached(space, shared, splits.test, rows, recalibration)
     few = _shipped(splits.held_out, 2)
     with tempfile.TemporaryDirectory() as scratch:
@@ -303,7 +322,9 @@ def _start(
             "before": _runs(source),
         }
     published = given["published"]
-    recipe = get_recipe(options.recipe or _default_recipe(space, published, tensors, fresh))
+    recipe = options.recipe or _default_recipe(space, published, tensors, fresh)
+    if isinstance(recipe, str):
+        recipe = get_recipe(recipe)
     teacher = None
     if published is not None:
         network = PRETRAINED[published](space)
@@ -341,23 +362,37 @@ def _evaluate(
     file: Path,
     say: _Teller,
 ) -> list[tuple[Arch, int, float, int]]:
-    """(arch, MACs, accuracy, images) of each; rows already in ``file`` are not computed again."""
-    known: dict[str, float] = {}
-    if file.exists():
+    """(arch, MACs, accuracy, images) of each; rows already in ``file`` are not computed again.
+
+    In rounds of one subnet a process, so that the file always holds all but the last round.
+    """
+
+    def read() -> dict[str, float]:
+        if not file.exists():
+            return {}
         with file.open() as opened:
-            known = {row[0]: float(row[1]) for row in csv.reader(opened) if len(row) == 2}
+            return {row[0]: float(row[1]) for row in csv.reader(opened) if len(row) == 2}
+
+    known = ranks.from_first(read)
     evaluator = Evaluator(recalibration, held_out)
     began = time.monotonic()
-    with file.open("a", newline="") as opened:
-        out = csv.writer(opened)
-        # By resolution, so that the images are resized once for each.
-        for done, arch in enumerate(sorted(archs, key=lambda a: a.resolution), start=1):
-            if str(arch) not in known:
-                known[str(arch)] = evaluator.accuracy(space, arch, tensors)
-                out.writerow([str(arch), f"{known[str(arch)]:.4f}"])
-                opened.flush()
-            if done % 25 == 0 or done == len(archs):
-                say(f"evaluated {done} of {len(archs)} subnets, {time.monotonic() - began:.0f} s")
+    # By resolution, so that the images are resized once for each.
+    ordered = sorted(archs, key=lambda a: a.resolution)
+    unknown = [arch for arch in ordered if str(arch) not in known]
+    with file.open("a", newline="") if ranks.rank() == 0 else nullcontext() as opened:
+        for start in range(0, len(unknown), ranks.count()):
+            turn = unknown[start : start + ranks.count()]
+            own = turn[ranks.rank() :][:1]
+            values = ranks.gather([evaluator.accuracy(space, arch, tensors) for arch in own])
+            for arch, value in zip(turn, itertools.chain(*values), strict=True):
+                known[str(arch)] = value
+                if opened is not None:
+                    csv.writer(opened).writerow([str(arch), f"{value:.4f}"])
+                    opened.flush()
+                done = len(known)
+                if done % 25 == 0 or done == len(archs):
+                    say(f"evaluated {done} of {len(archs)} subnets, "
+                        f"{time.monotonic() - began:.0f} s")  # fmt: skip
     return [(a, macs(lower(space, a)), known[str(a)], len(held_out)) for a in archs]
 
 
@@ -405,6 +440,7 @@ def _card(
         "machine": {
             "processor": processor_name(),
             "threads": options.threads,
+            "processes": ranks.count(),
             "device": str(run.device),
             "system": platform.platform(terse=True),
         },

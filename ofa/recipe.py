@@ -3,15 +3,15 @@
 Progressive shrinking (Cai et al. 2020, sec. 3.3) is a list of phases, each of which opens more of
 the space. Inside a phase every step follows the sandwich rule (Yu and Huang 2019, sec. 3.1): the
 largest, the smallest and random subnets share one update, and the smaller ones learn from the
-soft outputs of a teacher: the largest subnet of the same step (in-place distillation), or the
-published network that training started from.
+soft outputs of a teacher: the largest subnet of the same step (in-place distillation), the largest
+as it was when the first phase ended, or the published network that training started from.
 """
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ofa.errors import UserError
 from ofa.space import Space
@@ -32,6 +32,8 @@ class Phase:
     largest_resolutions: those of the largest subnet; None = as for the others.
     crop: smallest area of a random crop; near 1, objects look as large as in whole images.
     sort: sort channels by importance when the phase begins (before widths open, once).
+    lr: the highest learning rate of a cosine of the phase's own, to zero at its end; None = the
+    recipe's, on the cosine over all steps.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Phase:
     random: int = 2
     crop: float = 0.35
     sort: bool = False
+    lr: float | None = None
 
     def restrict(self, space: Space) -> Space:
         """The part of ``space`` that this phase trains."""
@@ -61,22 +64,27 @@ class Phase:
 class Recipe:
     """How a supernet is trained: warm-up in each phase, cosine to zero over all steps.
 
-    optimizer: AdamW, or SGD with Nesterov's momentum.
-    teacher: ``largest`` (in-place distillation) or ``pretrained`` (the frozen published network,
-    at ``teacher_resolution``). hard: weight of the true label in the target; the teacher's soft
-    output has the rest. dark: weight of the distillation over the published network's own classes
+    optimizer: AdamW, or SGD with Nesterov's momentum. batch: images of a step, of each process.
+    teacher: ``largest`` (in-place distillation), ``frozen`` (the largest subnet as the first phase
+    leaves it, normalized by the batch, at the student's resolution) or ``pretrained`` (the frozen
+    published network, at ``teacher_resolution``). distill: by cross-entropy to the teacher's soft
+    output, or by the adaptive alpha-divergence from it (``ofa.train.adaptive_alpha``).
+    hard: weight of the true label in the target; the teacher's soft output has the rest.
+    dark: weight of the distillation over the published network's own classes
     (at ``temperature``), which keeps what it knows beyond the classes of the data.
     moved_back: share of the way to the published weights that the start is moved back; what the
     smaller subnets lose by it they learn again.
     jitter: largest relative change of brightness and contrast. sharpen: probability that an image
     is sharpened; images that are smaller than the network's input look blurred to it, which those
-    of a camera will not. clip: largest norm of the gradient. hours, subnets: to train and to
-    evaluate where the user says nothing.
+    of a camera will not. clip: largest norm of the gradient.
+    ema: decay of a moving average of the weights, which is then what is evaluated and handed over
+    (0 = none); it begins anew with each phase. bf16: multiply in bfloat16 where the processor has
+    it. hours, subnets: to train and to evaluate where the user says nothing.
     """
 
     name: str
     phases: tuple[Phase, ...]
-    teacher: Literal["largest", "pretrained"]
+    teacher: Literal["largest", "frozen", "pretrained"]
     teacher_resolution: int = 192
     optimizer: Literal["adamw", "sgd"] = "adamw"
     batch: int = 32
@@ -84,12 +92,15 @@ class Recipe:
     weight_decay: float = 0.02
     warmup: int = 100
     clip: float = 5.0
+    distill: Literal["soft", "alpha"] = "soft"
     hard: float = 0.1
     dark: float = 0.0
     temperature: float = 2.0
     moved_back: float = 0.0
     jitter: float = 0.2
     sharpen: float = 0.0
+    ema: float = 0.0
+    bf16: bool = False
     hours: float = 2.0
     subnets: int = 250
 
@@ -108,6 +119,15 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for the card."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """The recipe of plain values; fields that an older version did not have are as by default.
+
+        Raises TypeError where there is a field that this version does not know.
+        """
+        phases = tuple(Phase(**phase) for phase in values["phases"])
+        return cls(**{**values, "phases": phases})
 
 
 _LOW = (96, 112, 128, 144, 160)
@@ -225,9 +245,52 @@ RECIPES = {
                 Phase("width", share=0.4, random=1, sort=True),
             ),
         ),
-        # The same for networks of a few million MACs and images of the networks' own size, where
-        # large batches are cheap and SGD is ahead of AdamW (docs/checkpoint.md). Small networks do
-        # not overfit: crops are large, and the last phase shows nearly whole images, as in use.
+        # From nothing as Cai et al. 2020 did it: epochs as in their code (180, 125, 25, 125, 25,
+        # 125), their learning rates of a batch of 64, their number of subnets a step. Their loss is
+        # the sum of a soft and a hard one, ours the mean of both: rates after the first are
+        # doubled. Channels are sorted once: a second time would undo the widths trained since.
+        Recipe(
+            name="shrink",
+            teacher="frozen",
+            optimizer="sgd",
+            batch=64,
+            lr=0.08,
+            weight_decay=3e-5,
+            hard=0.5,
+            phases=(
+                Phase("largest", 180 / 605, (), (), (), random=0, smallest=0.0, lr=0.08),
+                Phase(
+                    "kernel", 125 / 605, None, (), (), largest=0.0, smallest=0.0, random=1, lr=0.06
+                ),
+                Phase(
+                    "depth, two", 25 / 605, None, (3, 4), (), largest=0.0, smallest=0.0, lr=0.005
+                ),
+                Phase("depth", 125 / 605, None, None, (), largest=0.0, smallest=0.0, lr=0.015),
+                Phase(
+                    "width, two",
+                    share=25 / 605,
+                    expands=(4, 6),
+                    largest=0.0,
+                    smallest=0.0,
+                    random=4,
+                    sort=True,
+                    lr=0.005,
+                ),
+                Phase("width", 125 / 605, largest=0.0, smallest=0.0, random=4, lr=0.015),
+            ),
+        ),
+        # From nothing without phases, as Yu et al. 2020 (BigNAS): the sandwich rule and in-place
+        # distillation from the first step on.
+        Recipe(
+            name="sandwich",
+            teacher="largest",
+            lr=2e-3,
+            hard=0.0,
+            phases=(Phase("all", share=1.0),),
+        ),
+        # As ``scratch``, for networks of a few million MACs and images of the networks' own size,
+        # where large batches are cheap and SGD is ahead of AdamW (docs/checkpoint.md). They do not
+        # overfit: crops are large, and the last phase shows nearly whole images, as in use.
         Recipe(
             name="tiny",
             teacher="largest",

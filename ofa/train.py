@@ -2,7 +2,10 @@
 
 Every random draw of a step comes from (seed, step, attempt), and the state is saved at fixed steps
 only; so a run that was killed and resumed gives the weights of one that was not, bit for bit on
-one machine with one number of threads.
+one machine with one number of threads. Several processes (``ofa.ranks``) draw the same subnets,
+take a part of the images each, and share one gradient: their weights stay the same in every bit.
+
+``python -m ofa.train``, the form that ``torchrun`` takes, is ``ofa-train``.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ import csv
 import json
 import math
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +27,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ofa import ranks
 from ofa.data import Batch, Loader, Splits
+from ofa.elastic import run
 from ofa.errors import UserError
+from ofa.layers import lower
 from ofa.recipe import Phase, Recipe
 from ofa.sampling import Sampler
 from ofa.space import Arch, Space
 from ofa.supernet import Supernet
 from ofa.teacher import Teacher
-from ofa.weights import Array, sort_channels
+from ofa.weights import Array, cut, sort_channels
 
-__all__ = ["Progress", "Run", "View", "plan_step"]
+__all__ = ["Progress", "Run", "View", "adaptive_alpha", "plan_step"]
 
 SAVE_EVERY = 100  # steps; a kill loses at most these, a collapse rolls back to the last of them
 _MAX_ROLLBACKS = 5
+#: The largest ratio of probabilities in the adaptive alpha-divergence (AlphaNet's).
+_ALPHA_CLIP = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,26 +115,48 @@ class Run:
             )
         self.space, self.recipe, self.splits, self.folder = space, recipe, splits, folder
         self.seed, self.only, self.device = seed, only, torch.device(device)
-        self.model = Supernet(space, start).to(self.device)
+        self.model = Supernet(space, ranks.from_first(lambda: start)).to(self.device)
         self.teacher = teacher.to(self.device) if teacher is not None else None
-        self.loader = Loader(splits.train, seed, recipe.batch, recipe.jitter, recipe.sharpen)
+        self.bf16 = recipe.bf16 and _has_bf16(self.device)
+        self._share(recipe.batch * ranks.count())
         self.step, self.steps, self.attempt, self.rollbacks = 0, 0, 0, 0
         self.phase_index = -1
         self.lr_scale = 1.0
         self.loss, self.best_loss = math.nan, math.inf
         self.seconds = 0.0
         self._good: dict[str, Any] | None = None
+        self._ema: dict[str, Tensor] | None = None
+        self._frozen: dict[str, Tensor] | None = None
         self._parts: dict[int, tuple[Space, Sampler]] = {}
         self.optimizer = self._new_optimizer()
+
+    def _share(self, batch: int) -> None:
+        """``batch`` images a step, of which each process takes its part."""
+        self._batch = batch
+        self.loader = Loader(
+            self.splits.train, self.seed, batch, self.recipe.jitter, self.recipe.sharpen
+        )
+
+    @property
+    def _freezes(self) -> bool:
+        return self.recipe.teacher == "frozen" and self.only is None
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """What is evaluated and handed over: the moving average, where the recipe keeps one."""
+        return self.model.shared if self._ema is None else self._ema
 
     # -- state ------------------------------------------------------------------------------
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one that began."""
+        """What a resumed run must have in common with the one that began.
+
+        The batch is that of all processes: another number of them may resume the run.
+        """
         return {
             "space": asdict(self.space),
-            "recipe": self.recipe.as_dict(),
+            "recipe": self.recipe.as_dict() | {"batch": self._batch},
             "seed": self.seed,
             "only": str(self.only) if self.only else None,
             "classes": list(self.splits.train.classes),
@@ -144,6 +175,8 @@ class Run:
             },
             "model": {k: v.detach().clone() for k, v in self.model.shared.items()},
             "optimizer": _copied(self.optimizer.state_dict()),
+            "ema": _copied(self._ema),
+            "frozen": self._frozen,  # never changed in place
             "threads": torch.get_num_threads(),
         }  # fmt: skip
 
@@ -156,10 +189,20 @@ class Run:
                 self.model.shared[name].copy_(value)
         self.optimizer = self._new_optimizer()
         self.optimizer.load_state_dict(_copied(state["optimizer"]))
+        self._ema = self._placed(state.get("ema"))
+        self._frozen = self._placed(state.get("frozen"))
+
+    def _placed(self, tensors: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
+        """Copies on the device."""
+        if tensors is None:
+            return None
+        return {name: value.to(self.device, copy=True) for name, value in tensors.items()}
 
     def save(self) -> None:
         """Remember this state, and write it; the file of the last save stays until it is whole."""
         self._good = self._state()
+        if ranks.rank():
+            return
         target = self.folder / "state.pt"
         partial = target.with_suffix(".partial")
         with partial.open("wb") as file:
@@ -169,13 +212,28 @@ class Run:
         partial.replace(target)
 
     def resume(self) -> None:
-        """Continue from the folder's state. Raises UserError where it is of another run."""
+        """Continue from the folder's state. Raises UserError where it is of another run.
+
+        As many images a step as when it began, shared by the processes that there are now.
+        """
         path = self.folder / "state.pt"
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            identity = json.loads(state["identity"])
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise UserError(f"no training state to resume ({error})", str(path)) from error
+
+        def read() -> tuple[dict[str, Any], dict[str, Any]]:
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                identity = json.loads(state["identity"])
+                recipe = Recipe.of(identity["recipe"]).as_dict()
+            except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+                raise UserError(f"no training state to resume ({error})", str(path)) from error
+            return state, json.loads(json.dumps(identity | {"recipe": recipe}))
+
+        state, identity = ranks.from_first(read)
+        batch = identity["recipe"]["batch"]
+        if batch % ranks.count():
+            raise UserError(
+                f"{batch} images a step cannot be shared by {ranks.count()} processes", str(path)
+            )
+        self._share(batch)
         mine = json.loads(json.dumps(self.identity))
         for key, value in mine.items():
             if identity.get(key) != value:
@@ -191,10 +249,19 @@ class Run:
         """Train until ``steps`` are done (a resumed run: until the steps that it began with)."""
         if self._good is None:
             self.steps = steps
-        with contextlib.closing(_Log(self.folder / "log.csv", self.step)) as log:
-            self._train(log, tell)
+        with contextlib.ExitStack() as stack:
+            log = None
+            if ranks.rank() == 0:
+                log = _Log(self.folder / "log.csv", self.step)
+                stack.callback(log.close)
+            try:
+                self._train(log, tell)
+            except ranks.LostProcess as error:
+                raise ranks.LostProcess(
+                    f"{error.what} (step {self.step})", str(self.folder)
+                ) from error
 
-    def _train(self, log: _Log, tell: Callable[[Progress], None]) -> None:
+    def _train(self, log: _Log | None, tell: Callable[[Progress], None]) -> None:
         ends = self.recipe.phase_ends(self.steps)
         planned = self._plan(self.step, ends)
         pending = self._submit(self.step, planned, ends)
@@ -214,9 +281,10 @@ class Run:
             lr = self._lr(ends)
             loss = self._update(batch, views, lr)
             self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
+            self._average(ends)
             self.step += 1
             self.seconds = paused + time.monotonic() - began
-            window = [*window[-50:], (time.monotonic(), len(batch.labels))]
+            window = [*window[-50:], (time.monotonic(), self.loader.batch)]
             speed = sum(n for _, n in window[1:]) / max(window[-1][0] - window[0][0], 1e-9)
             note = ""
             if self._collapsed(loss):
@@ -226,7 +294,7 @@ class Run:
             elif self.step % SAVE_EVERY == 0 or self.step == self.steps:
                 self.best_loss = min(self.best_loss, self.loss)
                 self.save()
-            left = (self.steps - self.step) * len(batch.labels) / speed if len(window) > 1 else 0.0
+            left = (self.steps - self.step) * self.loader.batch / speed if len(window) > 1 else 0.0
             progress = Progress(
                 self.step,
                 self.steps,
@@ -237,7 +305,8 @@ class Run:
                 left,
                 note,
             )
-            log.write(progress, loss, self.seconds)
+            if log is not None:
+                log.write(progress, loss, self.seconds)
             tell(progress)
 
     def seconds_per_step(self, probes: int = 12) -> float:
@@ -247,8 +316,11 @@ class Run:
         for probe in range(probes):
             began = time.monotonic()
             views = self._plan(probe, ends)
+            if self._freezes and _phase_of(probe, ends):
+                self._frozen = self._placed(dict(self.model.shared))
             self._update(self._submit(probe, views, ends).result(), views, 0.0)
             taken.append(time.monotonic() - began)
+        self._frozen = None
         return float(np.mean(taken[1:]))
 
     def _plan(self, step: int, ends: tuple[int, ...]) -> tuple[View, ...]:
@@ -274,11 +346,15 @@ class Run:
         return self.loader.submit(step, self.attempt, resolutions, crop)
 
     def _begin_phase(self, index: int) -> None:
+        if self._freezes and index and self._frozen is None:
+            self._frozen = self._placed(dict(self.weights))
         if self.recipe.phases[index].sort and self.only is None:
             ordered = sort_channels(self.space, {k: v.data for k, v in self.model.shared.items()})
             with torch.no_grad():
                 for name, value in ordered.items():
                     self.model.shared[name].copy_(value)
+        if self.recipe.ema:
+            self._ema = self._placed(dict(self.model.shared))
         self.optimizer = self._new_optimizer()
         self.phase_index, self.best_loss, self.loss = index, math.inf, math.nan
 
@@ -302,10 +378,26 @@ class Run:
         return torch.optim.AdamW(groups, lr=self.recipe.lr)
 
     def _lr(self, ends: tuple[int, ...]) -> float:
-        start = ends[self.phase_index - 1] if self.phase_index else 0
+        start, own = self._start(ends), self.recipe.phases[self.phase_index].lr
         warm = min(1.0, (self.step - start + 1) / self.recipe.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-        return self.recipe.lr * self.lr_scale * warm * cosine
+        done = self.step / self.steps
+        if own is not None:
+            done = (self.step - start) / (ends[self.phase_index] - start)
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return (self.recipe.lr if own is None else own) * self.lr_scale * warm * cosine
+
+    def _start(self, ends: tuple[int, ...]) -> int:
+        """The step at which the phase began."""
+        return ends[self.phase_index - 1] if self.phase_index else 0
+
+    @torch.no_grad()
+    def _average(self, ends: tuple[int, ...]) -> None:
+        """Move the average of the weights; a young one faster, for its start is no average."""
+        if self._ema is not None:
+            age = self.step - self._start(ends)
+            decay = min(self.recipe.ema, (1 + age) / (10 + age))
+            for name, value in self.model.shared.items():
+                self._ema[name].lerp_(value, 1 - decay)
 
     def _update(self, batch: Batch, views: tuple[View, ...], lr: float) -> float:
         """One optimizer step on all views; returns the mean of their losses."""
@@ -318,14 +410,28 @@ class Run:
             x = batch.x[recipe.teacher_resolution].to(self.device)
             dark, logits = self.teacher(x)
             soft = logits.softmax(1)
+        # The first phase makes the teacher that is then frozen; until then it teaches as it is.
+        in_place = recipe.teacher != "pretrained" and self._frozen is None
+        frozen: dict[int, Tensor] = {}
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
         for view in views:
-            features = self.model.features(batch.x[view.arch.resolution].to(self.device), view.arch)
-            logits = self.model.classify(features)
-            if recipe.teacher == "largest" and view.role == "largest":
+            resolution = view.arch.resolution
+            x = batch.x[resolution].to(self.device)
+            with self._precision():
+                features = self.model.features(x, view.arch)
+                logits = self.model.classify(features)
+            features, logits = features.float(), logits.float()
+            if self._frozen is not None:
+                if resolution not in frozen:
+                    frozen[resolution] = self._taught(x, self._frozen)
+                soft = frozen[resolution]
+            if in_place and view.role == "largest":
                 loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
                 soft = logits.detach().softmax(1)
+            elif recipe.distill == "alpha":
+                loss = recipe.hard * F.cross_entropy(logits, labels)
+                loss = loss + (1 - recipe.hard) * adaptive_alpha(logits, soft)
             else:
                 loss = F.cross_entropy(logits, recipe.hard * hard + (1 - recipe.hard) * soft)
             if dark is not None and self.teacher is not None and recipe.dark:
@@ -334,11 +440,37 @@ class Run:
                 )
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
+        if ranks.count() > 1:
+            total = self._join(total)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         self.optimizer.step()
         return total / len(views)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    @torch.no_grad()
+    def _taught(self, x: Tensor, frozen: Mapping[str, Tensor]) -> Tensor:
+        """(N, classes) probabilities of the frozen largest subnet, normalized by this batch."""
+        layers = lower(self.space, self.space.largest(x.shape[-1]))
+        with self._precision():
+            logits = run(layers, lambda layer: cut(layer, frozen), x, self.space.bn_eps)
+        return logits.float().softmax(1)
+
+    def _join(self, total: float) -> float:
+        """Mean of the processes' gradients and of a number, in one exchange.
+
+        All trained the same subnets: a parameter without gradient has none in any process.
+        """
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        number = torch.tensor([total], device=self.device)
+        flat = ranks.mean_(torch.cat([*(grad.reshape(-1) for grad in grads), number]))
+        *parts, number = torch.split(flat, [*(grad.numel() for grad in grads), 1])
+        for grad, part in zip(grads, parts, strict=True):
+            grad.copy_(part.view(grad.shape))
+        return float(number)
 
     # -- the guard --------------------------------------------------------------------------
 
@@ -371,6 +503,35 @@ def _distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         log_target=True,
     )
     return divergence * temperature**2
+
+
+def adaptive_alpha(logits: Tensor, soft: Tensor) -> Tensor:
+    """Adaptive alpha-divergence of a student from its teacher (Wang et al. 2021, AlphaNet, sec. 4).
+
+    logits: (N, classes) of the student. soft: (N, classes) probabilities of the teacher. Of each
+    image the larger of two divergences counts: alpha = -1 punishes probability where the teacher
+    has little, alpha = 1 (the usual one) little where the teacher has much. The ratio of alpha = -1
+    is clipped at 5. The value, a mean over images, is the divergence; its gradient is that of the
+    paper's surrogate, in which the clipped ratio is a constant.
+    """
+    log_q = logits.log_softmax(1)
+    fixed = log_q.detach()
+    q = fixed.exp()
+    ratio = (fixed - soft.log()).exp().clamp(max=_ALPHA_CLIP)
+    over = (q * (ratio - 1)).sum(1) / 2
+    under = (torch.xlogy(soft, soft) - soft * fixed).sum(1)
+    weight = torch.where((over > under)[:, None], q * (0.5 - ratio), soft)
+    surrogate = -(weight * log_q).sum(1)
+    return (torch.maximum(over, under) + surrogate - surrogate.detach()).mean()
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the processor itself multiplies bfloat16: emulated it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    processor = Path("/proc/cpuinfo")
+    words = processor.read_text() if processor.exists() else ""
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", words) is not None
 
 
 def _phase_of(step: int, ends: tuple[int, ...]) -> int:
@@ -424,3 +585,9 @@ class _Log:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+if __name__ == "__main__":
+    from ofa.cli import main
+
+    main()

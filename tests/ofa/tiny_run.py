@@ -1,4 +1,4 @@
-"""``python -m tests.ofa.tiny_run IMAGES FOLDER STEPS``: train the tiny space, or go on."""
+"""``python -m tests.ofa.tiny_run [sgd] IMAGES FOLDER STEPS``: train the tiny space, or go on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ofa import ranks
 from ofa.data import splits_of
 from ofa.recipe import Phase, Recipe
 from ofa.supernet import initial
@@ -27,6 +28,16 @@ RECIPE = Recipe(
         Phase("width", 0.3, random=1, sort=True),
     ),
 )
+#: Adam makes full steps of rounding noise, and sorting swaps channels by it; this recipe's weights
+#: can be compared.
+SGD = replace(
+    RECIPE,
+    name="sgd",
+    optimizer="sgd",
+    lr=0.02,
+    warmup=1,
+    phases=tuple(replace(phase, sort=False) for phase in RECIPE.phases),
+)
 
 
 def tiny_run(images: Path, folder: Path, recipe: Recipe = RECIPE) -> Run:
@@ -36,11 +47,13 @@ def tiny_run(images: Path, folder: Path, recipe: Recipe = RECIPE) -> Run:
     splits = splits_of(images, None, 60, 0)
     space = replace(TINY, classes=len(splits.train.classes))
     run = Run(space, recipe, splits, initial(space), None, folder)
-    if (folder / "state.pt").exists():
+    if ranks.from_first((folder / "state.pt").exists):
         run.resume()
     return run
 
 
 if __name__ == "__main__":
-    run = tiny_run(Path(sys.argv[1]), Path(sys.argv[2]))
-    run.train(int(sys.argv[3]), lambda progress: sys.stdout.write(f"{progress.step}\n") and None)
+    name, images, folder, steps = ["", *sys.argv[1:]][-4:]
+    with ranks.group():
+        run = tiny_run(Path(images), Path(folder), SGD if name == "sgd" else RECIPE)
+        run.train(int(steps), lambda progress: sys.stdout.write(f"{progress.step}\n") and None)
