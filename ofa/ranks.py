@@ -52,18 +52,18 @@ def group() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, _ended)
     try:
         yield
-    except LostProcess:
-        raise
     except UserError as error:
-        if local() == 0:
-            raise
-        time.sleep(_TELLING)
-        raise SystemExit(2) from error
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, before the error is told
+        if local() and not isinstance(error, LostProcess):
+            time.sleep(_TELLING)
+            raise SystemExit(2) from error
+        raise
     signal.signal(signal.SIGTERM, before)
     dist.destroy_process_group()
 
 
 def _ended(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise LostProcess
 
 

@@ -220,7 +220,12 @@ def test_two_processes_share_the_evaluation(shapes_folder: Path, tmp_path: Path)
     assert (one.evaluated.accuracy == two.evaluated.accuracy).all()
     assert one.sha256 == two.sha256
 
+
+@pytest.mark.slow
+def test_what_all_processes_meet_is_told_once(shapes_folder: Path, tmp_path: Path) -> None:
+    words = ["--data", str(shapes_folder), "--output", str(tmp_path), *WORDS, "--resume"]
+    line = [*TORCHRUN, "2", "-m", "ofa.train", *words]
     refused = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
     assert refused.returncode != 0
     assert refused.stderr.count("error: ") == 1
-    assert "it holds a training run" in refused.stderr
+    assert "no training state to resume" in refused.stderr
