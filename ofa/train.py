@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ofa.data import Batch, Loader, Splits
 from ofa.errors import UserError
+from ofa.preprocessing import LITE0, Preprocessing
 from ofa.recipe import Phase, Recipe
 from ofa.sampling import Sampler
 from ofa.space import Arch, Space
@@ -98,6 +99,7 @@ class Run:
         seed: int = 0,
         only: Arch | None = None,
         device: str = "cpu",
+        preprocessing: Preprocessing = LITE0,
     ) -> None:
         if recipe.teacher == "pretrained" and teacher is None:
             raise UserError(
@@ -108,7 +110,9 @@ class Run:
         self.seed, self.only, self.device = seed, only, torch.device(device)
         self.model = Supernet(space, start).to(self.device)
         self.teacher = teacher.to(self.device) if teacher is not None else None
-        self.loader = Loader(splits.train, seed, recipe.batch, recipe.jitter, recipe.sharpen)
+        self.loader = Loader(
+            splits.train, seed, recipe.batch, recipe.jitter, recipe.sharpen, preprocessing
+        )
         self.step, self.steps, self.attempt, self.rollbacks = 0, 0, 0, 0
         self.phase_index = -1
         self.lr_scale = 1.0

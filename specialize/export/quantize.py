@@ -90,8 +90,16 @@ def quantize(layers: Sequence[Layer], folded: Weights, images: Array) -> Quantiz
 
     The network is run layer by layer in float and, beside it, as the integers will do; each range
     is chosen, and each bias corrected, where the first is reached. Tens of images are enough.
-    Raises UserError for images of another size.
+    Raises UserError for images of another size, and for a network that is not of relu6 alone.
     """
+    others = {layer.activation for layer in layers} | {layer.op for layer in layers}
+    others &= {"relu", "hswish", "hsigmoid", "squeeze", "scale"}
+    if others:
+        raise UserError(
+            f"int8 files are of relu6 networks, and this one has {', '.join(sorted(others))}",
+            "--precision",
+            "take float32, or a supernet of the space lite or mcu",
+        )
     height, width, channels = layers[0].in_shape
     if images.shape[1:] != (channels, height, width):
         raise UserError(
