@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = {"ofa": (), "devices": ("ofa",), "specialize": ("devices", "ofa", "checkpoints")}
 TRAINING = {
-    "data", "elastic", "evaluate", "pipeline", "pretrained", "supernet", "teacher", "train",
+    "data", "elastic", "evaluate", "pipeline", "pretrained", "reference", "supernet", "teacher",
+    "train",
 }  # fmt: skip
 
 
