@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from ofa.space import Activation, Arch, Space
+from ofa.space import Activation, Arch, Padding, Space
 
 __all__ = ["INPUT", "Layer", "divisible", "lower", "macs", "parameters", "same_padding"]
 
@@ -30,8 +30,7 @@ class Layer:
     inputs: names of the layers that it reads (``input`` is the image).
     in_shape, out_shape: (H, W, C). A ``linear`` layer has H = W = 1. ``squeeze`` is a mean over the
     map that stays one, of a pixel; ``scale`` multiplies a map (its first input) by such a pixel.
-    pads: (before, after) on either axis. norm: a batch norm follows; else there is a bias, where
-    ``bias`` says so.
+    padding: see ``Space``. norm: a batch norm follows; else there is a bias if ``bias`` says so.
     block: (stage, index) of the block that it belongs to; None for stem, head and classifier.
     """
 
@@ -44,9 +43,16 @@ class Layer:
     stride: int = 1
     activation: Activation = "none"
     block: tuple[int, int] | None = None
-    pads: tuple[int, int] = (0, 0)
+    padding: Padding = "same"
     norm: bool = True
     bias: bool = True
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """(before, after) pixels of padding on either axis."""
+        if self.padding == "same":
+            return same_padding(self.in_shape[0], self.kernel, self.stride)
+        return self.kernel // 2, self.kernel // 2
 
     @property
     def has_batch_norm(self) -> bool:
@@ -122,10 +128,6 @@ def lower(space: Space, arch: Arch) -> tuple[Layer, ...]:
         out = (-(-shape[0] // stride), -(-shape[1] // stride), channels)
         if op in ("mean", "linear", "squeeze"):
             out = (1, 1, channels)
-        pads = (0, 0)
-        if kernel > 1:
-            same = space.padding == "same"
-            pads = same_padding(shape[0], kernel, stride) if same else (kernel // 2, kernel // 2)
         layers.append(
             Layer(
                 name=name,
@@ -137,7 +139,7 @@ def lower(space: Space, arch: Arch) -> tuple[Layer, ...]:
                 stride=stride,
                 activation=activation,
                 block=block,
-                pads=pads,
+                padding=space.padding,
                 norm=norm,
                 bias=bias,
             )

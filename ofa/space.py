@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from ofa.errors import UserError
 
-__all__ = ["Activation", "Arch", "Block", "Genotypes", "Space", "Stage"]
+__all__ = ["Activation", "Arch", "Block", "Genotypes", "Padding", "Space", "Stage"]
 
 Genotypes = NDArray[np.int16]
 #: h-swish is x * relu6(x + 3) / 6, the hard sigmoid relu6(x + 3) / 6 (Howard et al. 2019).
 Activation = Literal["none", "relu", "relu6", "hswish", "hsigmoid"]
+Padding = Literal["same", "symmetric"]
 
 
 class Block(NamedTuple):
@@ -121,7 +122,7 @@ class Space:
     bn_eps: float = 1e-3
     mix: int = 0
     activation: Activation = "relu6"
-    padding: Literal["same", "symmetric"] = "same"
+    padding: Padding = "same"
 
     def __post_init__(self) -> None:
         if not self.resolutions or list(self.resolutions) != sorted(set(self.resolutions)):
