@@ -9,7 +9,7 @@ import numpy as np
 
 from devices.profile import Profile
 from ofa.errors import UserError
-from ofa.layers import Layer
+from ofa.layers import Layer, same_padding
 from ofa.space import Space
 from ofa.table import Table, tabulate
 
@@ -37,17 +37,29 @@ def features(layer: Layer) -> dict[str, float]:
     """What a layer is priced by (``layer-features/1``), in millions of elements or MACs.
 
     The depthwise terms are cumulative, so that a larger kernel is never cheaper than a smaller
-    one. SAME padding and relu6 are fused and cost nothing of their own. Raises ValueError for an
-    operator that the profiles do not price.
+    one. SAME padding, relu and relu6 are fused and cost nothing of their own; other padding and
+    h-swish are operators of their own. Raises ValueError for one that the profiles do not price.
     """
     height, width, channels = layer.out_shape
     into = layer.in_shape[0] * layer.in_shape[1] * layer.in_shape[2] / 1e6
     out = height * width * channels / 1e6
     macs, taps = layer.macs / 1e6, layer.kernel**2
     found = {"n": 1.0}
+    elementwise = 0.0
+    if layer.activation == "hswish":
+        elementwise += 2 * out
+        found["n"] += 1
+    if layer.pads != same_padding(layer.in_shape[0], layer.kernel, layer.stride):
+        side = layer.in_shape[0] + sum(layer.pads)
+        elementwise += into + side**2 * layer.in_shape[2] / 1e6
+        found["n"] += 1
+    if elementwise:
+        found["mem.io"] = elementwise
     match layer.op:
         case "conv" if layer.in_shape[2] <= 4:
             found |= {"stem.macs": macs, "stem.io": into + out}
+        case "conv" if layer.in_shape[:2] == (1, 1):  # of a squeeze-and-excitation
+            found["fc.w"] = layer.in_shape[2] * channels / 1e6
         case "conv" if layer.kernel == 1:
             found |= {
                 "pw.macs": macs,
@@ -68,9 +80,9 @@ def features(layer: Layer) -> dict[str, float]:
                 found["dw.s2"] = out
         case "linear":
             found["fc.w"] = layer.in_shape[2] * channels / 1e6
-        case "add":
+        case "add" | "scale":
             found["mem.io"] = 3 * out
-        case "mean":
+        case "mean" | "squeeze":
             found["pool.ops"] = into
         case _:
             raise ValueError(f"profiles do not price {layer.op!r} (layer {layer.name!r})")

@@ -106,6 +106,11 @@ def find_checkpoint(name: str) -> Path:
     for path in (shipped / name, Path(name)):
         if (path / "weights.safetensors").is_file():
             return path
+    if name.endswith(".pth"):
+        raise UserError(
+            "weights of the research code, without images or evaluated subnets", name,
+            "`ofa-train convert` makes a checkpoint of them and of your images",
+        )  # fmt: skip
     names = sorted(p.parent.name for p in shipped.glob("*/weights.safetensors"))
     raise UserError(
         f"no checkpoint {name!r} (--checkpoint)", fix=f"shipped: {', '.join(names) or 'none'}"

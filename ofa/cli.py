@@ -54,9 +54,9 @@ def train(
     init: Annotated[
         str,
         typer.Option(
-            metavar="NAME|DIR|none",
+            metavar="NAME|DIR|FILE.pth|none",
             help="Published weights (efficientnet-lite0), a checkpoint to continue from or to give "
-            "other classes (lite-imagenette), or none.",
+            "other classes (lite-imagenette), a .pth file of the research code, or none.",
         ),
     ] = "efficientnet-lite0",
     recipe: Annotated[
@@ -153,6 +153,37 @@ def evaluate(
     from ofa.pipeline import evaluate_more
 
     evaluate_more(checkpoint, data, more, threads, quiet)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pth", help="A supernet's weights.")],
+    space: Annotated[
+        str, typer.Option(metavar="NAME", help="mbv3-w1.0, mbv3-w1.2 or proxyless-w1.3.")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR|ZIP",
+            help="Labelled images of the file's classes: subnets are evaluated on some of them.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The checkpoint's folder.")
+    ],
+    subnets: Annotated[int, typer.Option(min=2, help="Subnets to evaluate for the card.")] = 100,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = os.cpu_count() or 1,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Make a checkpoint of a supernet of the research code (mit-han-lab/once-for-all).
+
+    Example:
+
+      ofa-train convert ofa_mbv3_d234_e346_k357_w1.0.pth --space mbv3-w1.0 --data val/ -o mbv3
+    """
+    from ofa.pipeline import convert
+
+    convert(file, space, data, output, subnets, threads, quiet)
 
 
 @app.command()

@@ -166,9 +166,16 @@ class Loader:
     """
 
     def __init__(
-        self, images: Images, seed: int, batch: int, jitter: float, sharpen: float
+        self,
+        images: Images,
+        seed: int,
+        batch: int,
+        jitter: float,
+        sharpen: float,
+        preprocessing: Preprocessing = LITE0,
     ) -> None:
         self._own = min(batch, len(images)) // ranks.count()
+        self.preprocessing = preprocessing
         self.images, self.seed, self.batch = images, seed, self._own * ranks.count()
         self.jitter, self.sharpen = jitter, sharpen
         self.steps_per_epoch = len(images) // self.batch
@@ -212,11 +219,12 @@ class Loader:
                 pixels[r][row] = array[:, ::-1] if flip else array
         scale = rng.uniform(1 - self.jitter, 1 + self.jitter, (2, len(chosen), 1, 1, 1))
         contrast, brightness = torch.from_numpy(scale[:, own].astype(np.float32))
+        black = to_tensor(np.zeros((1, 1, 1, 3), np.uint8), self.preprocessing)
         x = {}
         for r in wanted:
-            plain = to_tensor(pixels[r])
+            plain = to_tensor(pixels[r], self.preprocessing)
             mean = plain.mean((1, 2, 3), keepdim=True)
-            x[r] = ((plain - mean) * contrast + (mean + 1) * brightness - 1).contiguous(
+            x[r] = ((plain - mean) * contrast + (mean - black) * brightness + black).contiguous(
                 memory_format=torch.channels_last
             )
         return Batch(x, torch.from_numpy(self.images.labels[chosen[own]]))

@@ -14,20 +14,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ofa import ranks
-from ofa.layers import INPUT, Layer, same_padding
+from ofa.layers import INPUT, Layer
+from ofa.space import Activation
 
 __all__ = ["convolve", "run"]
 
 
-def convolve(x: Tensor, weight: Tensor, stride: int, groups: int, bias: Tensor | None) -> Tensor:
-    """Convolution with TensorFlow's SAME padding. x: (N, C, H, W), H = W.
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hswish": F.hardswish,
+    "hsigmoid": F.hardsigmoid,
+}
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    pads: tuple[int, int],
+    groups: int,
+    bias: Tensor | None,
+) -> Tensor:
+    """Convolution with (before, after) pixels of padding on either axis. x: (N, C, H, W).
 
     For stride 2 and an even side SAME pads one pixel more after than before. Instead of padding
     the activation, the kernel gets a zero row on top and a zero column at the left: the same
     output with the padding inside the convolution, 1.06 to 1.2 times as fast.
     """
-    kernel, size = weight.shape[-1], x.shape[-1]
-    before, after = same_padding(size, kernel, stride)
+    before, after = pads
     if before == after:
         return F.conv2d(x, weight, bias, stride, before, 1, groups)
     if after == before + 1:
@@ -104,13 +120,19 @@ def run(
                 y = inputs[0] + inputs[1]
             case "mean":
                 y = inputs[0].mean((2, 3))
+            case "squeeze":
+                y = inputs[0].mean((2, 3), keepdim=True)
+            case "scale":
+                y = inputs[0] * inputs[1]
             case "linear":
                 own = tensors(layer)
-                y = F.linear(inputs[0], own["weight"], own["bias"])
+                y = F.linear(inputs[0], own["weight"], own.get("bias"))
             case _:
                 own = tensors(layer)
                 groups = layer.out_shape[2] if layer.op == "depthwise" else 1
-                y = convolve(inputs[0], own["weight"], layer.stride, groups, own.get("bias"))
+                y = convolve(
+                    inputs[0], own["weight"], layer.stride, layer.pads, groups, own.get("bias")
+                )
                 if "gamma" in own:
                     if statistics is not None:
                         variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
@@ -119,8 +141,7 @@ def run(
                         y = _shared_norm(y, own["gamma"], own["beta"], eps)
                     else:
                         y = F.batch_norm(y, None, None, own["gamma"], own["beta"], True, 0.0, eps)
-        if layer.activation == "relu6":
-            y = F.relu6(y)
+        y = _ACTIVATIONS[layer.activation](y)
         outputs[layer.name] = y
         for name in set(layer.inputs):
             if last_use[name] == layer.name:

@@ -15,6 +15,7 @@ from ofa.data import to_tensor
 from ofa.elastic import run
 from ofa.images import Images, Pixels
 from ofa.layers import lower
+from ofa.preprocessing import LITE0, Preprocessing
 from ofa.space import Arch, Space
 from ofa.supernet import Subnet
 from ofa.weights import RECALIBRATION_BATCH, Array, cut
@@ -31,7 +32,8 @@ def recalibrate(
     Each batch is normalized by its own statistics, as in training; the batches' means and biased
     variances are averaged (the variance of the batch means is not added, as in the reference).
     """
-    layers = lower(space, arch)[:-2]
+    layers = lower(space, arch)
+    layers = layers[: 1 + max(i for i, layer in enumerate(layers) if layer.has_batch_norm)]
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     count = 0
     for x in batches:
@@ -50,8 +52,11 @@ def recalibrate(
 class Evaluator:
     """Scores subnets on fixed images, recalibrated on other fixed images."""
 
-    def __init__(self, recalibration: Images, images: Images) -> None:
+    def __init__(
+        self, recalibration: Images, images: Images, preprocessing: Preprocessing = LITE0
+    ) -> None:
         self.recalibration, self.images = recalibration.interleaved(), images
+        self.preprocessing = preprocessing
         self._pixels: dict[int, tuple[Pixels, Pixels]] = {}
 
     @torch.no_grad()
@@ -66,13 +71,13 @@ class Evaluator:
             }
         recalibration, pixels = self._pixels[arch.resolution]
         device = next(iter(shared.values())).device
-        statistics = recalibrate(space, arch, shared, _batches(recalibration, device))
+        statistics = recalibrate(space, arch, shared, self._batches(recalibration, device))
         arrays = {name: value.detach().cpu().numpy() for name, value in shared.items()}
         subnet = Subnet.of(space, arch, arrays, statistics).to(device)
-        guesses = [subnet(x).argmax(1).cpu().numpy() for x in _batches(pixels, device)]
+        guesses = [subnet(x).argmax(1).cpu().numpy() for x in self._batches(pixels, device)]
         return float(100 * (np.concatenate(guesses) == self.images.labels).mean())
 
-
-def _batches(pixels: Pixels, device: torch.device) -> Iterator[Tensor]:
-    for start in range(0, len(pixels), RECALIBRATION_BATCH):
-        yield to_tensor(pixels[start : start + RECALIBRATION_BATCH]).to(device)
+    def _batches(self, pixels: Pixels, device: torch.device) -> Iterator[Tensor]:
+        for start in range(0, len(pixels), RECALIBRATION_BATCH):
+            few = pixels[start : start + RECALIBRATION_BATCH]
+            yield to_tensor(few, self.preprocessing).to(device)

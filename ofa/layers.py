@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from ofa.space import Arch, Space
+from ofa.space import Activation, Arch, Padding, Space
 
-__all__ = ["INPUT", "Layer", "expanded_width", "lower", "macs", "parameters", "same_padding"]
+__all__ = ["INPUT", "Layer", "divisible", "lower", "macs", "parameters", "same_padding"]
 
 #: The name by which layers refer to the image.
 INPUT = "input"
 
-Op = Literal["conv", "depthwise", "add", "mean", "linear"]
+Op = Literal["conv", "depthwise", "add", "mean", "linear", "squeeze", "scale"]
 Shape = tuple[int, int, int]
 
 
@@ -28,7 +28,9 @@ class Layer:
 
     name: unique in the network, and the prefix of its tensors in the supernet.
     inputs: names of the layers that it reads (``input`` is the image).
-    in_shape, out_shape: (H, W, C). A ``linear`` layer has H = W = 1.
+    in_shape, out_shape: (H, W, C). A ``linear`` layer has H = W = 1. ``squeeze`` is a mean over the
+    map that stays one, of a pixel; ``scale`` multiplies a map (its first input) by such a pixel.
+    padding: see ``Space``. norm: a batch norm follows; else there is a bias if ``bias`` says so.
     block: (stage, index) of the block that it belongs to; None for stem, head and classifier.
     """
 
@@ -39,13 +41,28 @@ class Layer:
     out_shape: Shape
     kernel: int = 1
     stride: int = 1
-    activation: Literal["none", "relu6"] = "none"
+    activation: Activation = "none"
     block: tuple[int, int] | None = None
+    padding: Padding = "same"
+    norm: bool = True
+    bias: bool = True
+
+    @property
+    def pads(self) -> tuple[int, int]:
+        """(before, after) pixels of padding on either axis."""
+        if self.padding == "same":
+            return same_padding(self.in_shape[0], self.kernel, self.stride)
+        return self.kernel // 2, self.kernel // 2
 
     @property
     def has_batch_norm(self) -> bool:
-        """Every convolution is followed by a batch norm; the classifier has a bias."""
-        return self.op in ("conv", "depthwise")
+        """A convolution has one, but for those of a squeeze-and-excitation."""
+        return self.op in ("conv", "depthwise") and self.norm
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether anything is learned in it."""
+        return self.op in ("conv", "depthwise", "linear")
 
     @property
     def macs(self) -> int:
@@ -71,7 +88,7 @@ class Layer:
             case "depthwise":
                 return channels * (self.kernel**2 + 1)
             case "linear":
-                return channels * (self.in_shape[2] + 1)
+                return channels * (self.in_shape[2] + self.bias)
             case _:
                 return 0
 
@@ -98,54 +115,74 @@ def lower(space: Space, arch: Arch) -> tuple[Layer, ...]:
         channels: int,
         kernel: int = 1,
         stride: int = 1,
-        relu6: bool = True,
+        activation: Activation = "none",
         block: tuple[int, int] | None = None,
-        shortcut: str | None = None,
+        shortcut: Layer | None = None,
+        norm: bool = True,
+        bias: bool = True,
     ) -> None:
         nonlocal shape
         previous = layers[-1].name if layers else INPUT
+        if shortcut is not None:
+            shape = shortcut.out_shape
         out = (-(-shape[0] // stride), -(-shape[1] // stride), channels)
-        if op in ("mean", "linear"):
+        if op in ("mean", "linear", "squeeze"):
             out = (1, 1, channels)
         layers.append(
             Layer(
                 name=name,
                 op=op,
-                inputs=(previous,) if shortcut is None else (shortcut, previous),
+                inputs=(previous,) if shortcut is None else (shortcut.name, previous),
                 in_shape=shape,
                 out_shape=out,
                 kernel=kernel,
                 stride=stride,
-                activation="relu6" if relu6 else "none",
+                activation=activation,
                 block=block,
+                padding=space.padding,
+                norm=norm,
+                bias=bias,
             )
         )
         shape = out
 
-    emit("stem", "conv", space.stem, kernel=3, stride=2)
+    emit("stem", "conv", space.stem, kernel=3, stride=2, activation=space.activation)
     for s, (stage, blocks) in enumerate(zip(space.stages, arch.stages, strict=True)):
         for b, block in enumerate(blocks):
-            at, prefix, start = (s, b), f"s{s}.b{b}", layers[-1].name
+            at, prefix, start, act = (s, b), f"s{s}.b{b}", layers[-1], stage.activation
             stride, width = (stage.stride if b == 0 else 1), shape[2]
-            middle = expanded_width(width, block.expand)
+            middle = divisible(width * block.expand)
             if block.expand != 1:
-                emit(f"{prefix}.expand", "conv", middle, block=at)
-            emit(f"{prefix}.depthwise", "depthwise", middle, block.kernel, stride, block=at)
-            emit(f"{prefix}.project", "conv", stage.width, relu6=False, block=at)
+                emit(f"{prefix}.expand", "conv", middle, activation=act, block=at)
+            emit(
+                f"{prefix}.depthwise", "depthwise", middle, block.kernel, stride,
+                activation=act, block=at,
+            )  # fmt: skip
+            if stage.squeeze:
+                inside, few = layers[-1], divisible(middle // 4)
+                emit(f"{prefix}.squeeze", "squeeze", middle, block=at)
+                emit(f"{prefix}.reduce", "conv", few, activation="relu", block=at, norm=False)
+                emit(
+                    f"{prefix}.excite", "conv", middle,
+                    activation="hsigmoid", block=at, norm=False,
+                )  # fmt: skip
+                emit(f"{prefix}.scale", "scale", middle, block=at, shortcut=inside)
+            emit(f"{prefix}.project", "conv", stage.width, block=at)
             if stride == 1 and width == stage.width:
-                emit(f"{prefix}.add", "add", stage.width, relu6=False, block=at, shortcut=start)
-    emit("head", "conv", space.head)
-    emit("pool", "mean", space.head, relu6=False)
-    emit("classifier", "linear", space.classes, relu6=False)
+                emit(f"{prefix}.add", "add", stage.width, block=at, shortcut=start)
+    emit("head", "conv", space.head, activation=space.activation)
+    emit("pool", "mean", space.head)
+    if space.mix:
+        emit("mix", "linear", space.mix, activation=space.activation, bias=False)
+    emit("classifier", "linear", space.classes)
     return tuple(layers)
 
 
-def expanded_width(width: int, expand: int) -> int:
-    """Channels inside a block: ``width`` times ``expand``, rounded to a multiple of 8.
+def divisible(target: int) -> int:
+    """A number of channels, rounded to a multiple of 8.
 
     Rounded down by at most a tenth (``make_divisible`` of the MobileNets).
     """
-    target = width * expand
     rounded = max(8, int(target + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * target else rounded + 8
 

@@ -28,9 +28,10 @@ from ofa.evaluate import Evaluator
 from ofa.images import Images, split, uneven, write_zip
 from ofa.layers import lower, macs
 from ofa.machine import processor_name
-from ofa.preprocessing import LITE0
+from ofa.preprocessing import IMAGENET, LITE0, Preprocessing
 from ofa.pretrained import PRETRAINED, moved_back
 from ofa.recipe import Recipe, get_recipe
+from ofa.reference import read_reference
 from ofa.sampling import informative, spread
 from ofa.space import Arch, Space
 from ofa.spaces import get_space
@@ -39,7 +40,7 @@ from ofa.teacher import Teacher
 from ofa.weights import RECALIBRATION_IMAGES, Array
 from ofa.wilson import wilson
 
-__all__ = ["Options", "average", "evaluate_more", "train_supernet"]
+__all__ = ["Options", "average", "convert", "evaluate_more", "train_supernet"]
 
 #: Held-out images, and test images, that go into the checkpoint: so many, within so many bytes.
 _SHIPPED, _SHIPPED_BYTES = 2000, 5_200_000
@@ -97,7 +98,7 @@ def _train_supernet(options: Options) -> Path:
         say(f"{len(splits.skipped)} unreadable images skipped")
     _say_splits(splits, say)
 
-    space, tensors, teacher, recipe, given = _start(options, splits)
+    space, tensors, teacher, recipe, preprocessing, given = _start(options, splits)
     only = Arch.parse(options.arch) if options.arch else None
     if only is not None:
         space.check(only)
@@ -106,7 +107,7 @@ def _train_supernet(options: Options) -> Path:
     device = f"cuda:{ranks.local()}" if torch.cuda.is_available() else "cpu"
     run = train.Run(
         space, recipe, splits, tensors, teacher, folder,
-        seed=options.seed, only=only, device=device,
+        seed=options.seed, only=only, device=device, preprocessing=preprocessing,
     )  # fmt: skip
     if recipe.bf16 and not run.bf16:
         say("this processor does not multiply bfloat16: float32 instead")
@@ -126,7 +127,7 @@ def _train_supernet(options: Options) -> Path:
     rng = np.random.default_rng(options.seed)
     archs = [only] if only is not None else spread(space, options.subnets or recipe.subnets, rng)
     card = _card(options, run, splits, recipe, given)
-    return _hand_over(options.output, space, splits, run.weights, archs, card, say)
+    return _hand_over(options.output, space, splits, run.weights, archs, card, preprocessing, say)
 
 
 def _say_splits(splits: Splits, say: _Teller) -> None:
@@ -183,7 +184,7 @@ def average(
     card |= {"name": output.name, "averaged": [len(_runs(source)) for source in sources]}
     archs = spread(last.space, subnets, np.random.default_rng(last.card["seed"]))
     folder.mkdir(parents=True, exist_ok=True)
-    return _hand_over(output, last.space, splits, tensors, archs, card, say)
+    return _hand_over(output, last.space, splits, tensors, archs, card, last.preprocessing, say)
 
 
 def _runs(source: Checkpoint) -> list[dict[str, Any]]:
@@ -199,15 +200,20 @@ def _hand_over(
     shared: Mapping[str, torch.Tensor],
     archs: list[Arch],
     card: dict[str, Any],
+    preprocessing: Preprocessing,
     say: _Teller,
 ) -> Path:
     """Evaluate subnets and write the checkpoint."""
     recalibration = split(splits.train, min(RECALIBRATION_IMAGES, len(splits.train) // 2), 1)[1]
     kept = output / "training" / "subnets.csv"
-    rows = _evaluate(space, shared, archs, recalibration, splits.held_out, kept, say)
+    scored = Evaluator(recalibration, splits.held_out, preprocessing)
+    rows = _evaluate(space, shared, archs, scored, kept, say)
     if ranks.rank():
         return output
-    card["reached"] = _reached(space, shared, splits.test, rows, recalibration)
+    tested = None
+    if splits.test is not None:
+        tested = Evaluator(recalibration, splits.test, preprocessing)
+    card["reached"] = _reached(space, shared, tested, rows)
     few = _shipped(splits.held_out, 2)
     with tempfile.TemporaryDirectory() as scratch:
         calibration, test = Path(scratch) / "calibration.zip", Path(scratch) / "test.zip"
@@ -219,7 +225,7 @@ def _hand_over(
             space=space,
             classes=splits.train.classes,
             labels=[LABELS.get(name, name) for name in splits.train.classes],
-            preprocessing=LITE0,
+            preprocessing=preprocessing,
             tensors={name: value.detach().cpu().numpy() for name, value in shared.items()},
             card=card,
             evaluated=rows,
@@ -235,6 +241,44 @@ def _shipped(images: Images, seed: int) -> Images:
     size = sum(len(few.bytes_of(index)) for index in range(len(few)))
     count = int(len(few) * min(1.0, _SHIPPED_BYTES / size))
     return split(few, count, seed)[1] if count < len(few) else few
+
+
+def convert(
+    file: Path, space_name: str, data: Path, output: Path, subnets: int, threads: int, quiet: bool
+) -> Path:
+    """A checkpoint of a file of the research code, its subnets evaluated on the user's images.
+
+    data: as for training; their classes are the file's, in alphabetical order. Raises UserError.
+    """
+    torch.set_num_threads(threads)
+    say = _Teller(quiet)
+    folder = output / "training"
+    _check_output(output, folder, resume=False)
+    tensors, _ = read_reference(file, get_space(space_name))
+    splits = splits_of(data, None, 1500, 0)
+    classes = len(tensors["classifier.bias"])
+    if classes != len(splits.train.classes):
+        raise UserError(
+            f"it has {classes} classes, {data} {len(splits.train.classes)}",
+            str(file),
+            f"`ofa-train --init {file} --data {data}` trains it on yours",
+        )
+    space = replace(get_space(space_name), classes=classes)
+    _say_splits(splits, say)
+    archs = spread(space, subnets, np.random.default_rng(0))
+    card: dict[str, Any] = {
+        "name": output.name, "init": file.name, "published": None, "before": [], "seed": 0,
+        "data": {
+            "source": data.name,
+            "train_images": 0,
+            "held_out_images": len(splits.held_out),
+            "test_images": len(splits.test) if splits.test else 0,
+            "skipped_images": len(splits.skipped),
+        },
+    }  # fmt: skip
+    shared = {name: torch.from_numpy(value) for name, value in tensors.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    return _hand_over(output, space, splits, shared, archs, card, IMAGENET, say)
 
 
 def evaluate_more(
@@ -261,9 +305,8 @@ def evaluate_more(
     folder = source.path / "training"
     folder.mkdir(exist_ok=True)
     tensors = {name: torch.from_numpy(value) for name, value in source.tensors.items()}
-    rows = _evaluate(
-        source.space, tensors, archs, recalibration, held_out, folder / "more.csv", say
-    )
+    evaluator = Evaluator(recalibration, held_out, source.preprocessing)
+    rows = _evaluate(source.space, tensors, archs, evaluator, folder / "more.csv", say)
     before = [
         (source.space.decode(row), float(accuracy), int(n))
         for row, accuracy, n in zip(known.genotypes, known.accuracy, known.images, strict=True)
@@ -301,8 +344,8 @@ def _check_output(output: Path, folder: Path, resume: bool) -> None:
 
 def _start(
     options: Options, splits: Splits
-) -> tuple[Space, dict[str, Array], Teacher | None, Recipe, dict[str, Any]]:
-    """Space, first weights, teacher, recipe, and what a card says of where they came from.
+) -> tuple[Space, dict[str, Array], Teacher | None, Recipe, Preprocessing, dict[str, Any]]:
+    """Space, first weights, teacher, recipe, preprocessing, and what a card says of their origin.
 
     A checkpoint of other classes gives all weights but the classifier.
     """
@@ -310,12 +353,19 @@ def _start(
     given: dict[str, Any] = {"init": options.init, "published": None, "before": []}
     tensors: dict[str, Array] | None = None
     space = replace(get_space(options.space), classes=classes)
+    preprocessing = LITE0
     if options.init in PRETRAINED:
         given["published"] = options.init
+    elif options.init.endswith(".pth"):
+        tensors, _ = read_reference(Path(options.init), space)
+        fresh = len(tensors["classifier.bias"]) != classes
+        preprocessing = IMAGENET
+        given["init"] = Path(options.init).name
     elif options.init != "none":
         source = read_checkpoint(find_checkpoint(options.init))
         fresh = source.classes != splits.train.classes
         space, tensors = replace(source.space, classes=classes), dict(source.tensors)
+        preprocessing = source.preprocessing
         given = {
             "init": source.name,
             "published": source.card.get("published"),
@@ -340,7 +390,9 @@ def _start(
         tensors = start
     elif fresh and published is None:
         tensors |= {name: start[name] for name in ("classifier.weight", "classifier.bias")}
-    return space, tensors, teacher, recipe, given
+    if published is None and recipe.teacher == "pretrained" and not options.recipe:
+        recipe = replace(recipe, teacher="largest", dark=0.0)
+    return space, tensors, teacher, recipe, preprocessing, given
 
 
 def _default_recipe(
@@ -348,7 +400,7 @@ def _default_recipe(
 ) -> str:
     if tensors is None:
         return "pretrained" if published else "tiny" if space.name == "mcu" else "scratch"
-    if published is None:
+    if published is None and space.name == "mcu":
         return "tiny-refine"
     return "adapt" if fresh else "refine"
 
@@ -357,8 +409,7 @@ def _evaluate(
     space: Space,
     tensors: Mapping[str, torch.Tensor],
     archs: list[Arch],
-    recalibration: Images,
-    held_out: Images,
+    evaluator: Evaluator,
     file: Path,
     say: _Teller,
 ) -> list[tuple[Arch, int, float, int]]:
@@ -374,7 +425,6 @@ def _evaluate(
             return {row[0]: float(row[1]) for row in csv.reader(opened) if len(row) == 2}
 
     known = ranks.from_first(read)
-    evaluator = Evaluator(recalibration, held_out)
     began = time.monotonic()
     # By resolution, so that the images are resized once for each.
     ordered = sorted(archs, key=lambda a: a.resolution)
@@ -393,15 +443,15 @@ def _evaluate(
                 if done % 25 == 0 or done == len(archs):
                     say(f"evaluated {done} of {len(archs)} subnets, "
                         f"{time.monotonic() - began:.0f} s")  # fmt: skip
-    return [(a, macs(lower(space, a)), known[str(a)], len(held_out)) for a in archs]
+    count = len(evaluator.images)
+    return [(a, macs(lower(space, a)), known[str(a)], count) for a in archs]
 
 
 def _reached(
     space: Space,
     shared: Mapping[str, torch.Tensor],
-    test: Images | None,
+    test: Evaluator | None,
     rows: list[tuple[Arch, int, float, int]],
-    recalibration: Images,
 ) -> list[dict[str, Any]]:
     """What a card says of the smallest and the largest subnet."""
     reached = []
@@ -411,9 +461,9 @@ def _reached(
             "arch": str(arch), "macs": size, "held_out": {"value": held_out, "n": count},
         }  # fmt: skip
         if test is not None:
-            value = Evaluator(recalibration, test).accuracy(space, arch, shared)
-            low, high = wilson(value, len(test))
-            entry["test"] = {"value": value, "n": len(test), "low": low, "high": high}
+            value, count = test.accuracy(space, arch, shared), len(test.images)
+            low, high = wilson(value, count)
+            entry["test"] = {"value": value, "n": count, "low": low, "high": high}
         reached.append(entry)
     return reached
 

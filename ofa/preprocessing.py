@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ofa.errors import UserError
 
-__all__ = ["LITE0", "Preprocessing"]
+__all__ = ["IMAGENET", "LITE0", "Preprocessing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,5 +74,7 @@ class Preprocessing:
             raise UserError(f"preprocessing is not one of ours ({error})") from error
 
 
+#: ImageNet's mean and deviation, which the research code takes.
+IMAGENET = Preprocessing(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 #: EfficientNet-Lite's.
 LITE0 = Preprocessing(mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))

@@ -18,16 +18,19 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ofa.errors import UserError
 
-__all__ = ["Arch", "Block", "Genotypes", "Space", "Stage"]
+__all__ = ["Activation", "Arch", "Block", "Genotypes", "Padding", "Space", "Stage"]
 
 Genotypes = NDArray[np.int16]
+#: h-swish is x * relu6(x + 3) / 6, the hard sigmoid relu6(x + 3) / 6 (Howard et al. 2019).
+Activation = Literal["none", "relu", "relu6", "hswish", "hsigmoid"]
+Padding = Literal["same", "symmetric"]
 
 
 class Block(NamedTuple):
@@ -45,6 +48,7 @@ class Stage:
     """Blocks of one output width; the first block has the stride.
 
     width: output channels. depths, kernels, expands: the allowed values, ascending.
+    squeeze: squeeze-and-excitation behind the depthwise convolutions.
     """
 
     width: int
@@ -52,6 +56,8 @@ class Stage:
     depths: tuple[int, ...]
     kernels: tuple[int, ...]
     expands: tuple[int, ...]
+    activation: Activation = "relu6"
+    squeeze: bool = False
 
     def __post_init__(self) -> None:
         for name in ("depths", "kernels", "expands"):
@@ -102,7 +108,9 @@ class Space:
     """All architectures of a supernet.
 
     stem, head: output channels of the first convolution (stride 2) and of the last one (1x1).
-    Padding is TensorFlow's SAME at every resolution; activations are relu6.
+    mix: features behind the pooled ones, of a matrix without norm or bias; 0: none. activation: of
+    stem, head and mix. padding: TensorFlow's SAME, or as many pixels on either side as torch has
+    them; the two differ where a stride of 2 meets an even side.
     """
 
     name: str
@@ -112,6 +120,9 @@ class Space:
     resolutions: tuple[int, ...]
     classes: int = 1000
     bn_eps: float = 1e-3
+    mix: int = 0
+    activation: Activation = "relu6"
+    padding: Padding = "same"
 
     def __post_init__(self) -> None:
         if not self.resolutions or list(self.resolutions) != sorted(set(self.resolutions)):

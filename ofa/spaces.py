@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from typing import Any
 
 from ofa.errors import UserError
 from ofa.space import Space, Stage
@@ -43,10 +45,61 @@ _MCU = Space(
     resolutions=(32, 40, 48, 56, 64),
 )
 
+
+def _reference(name: str, stem: int, widths: Sequence[int], head: int, **more: Any) -> Space:
+    """A space of the reference (mit-han-lab/once-for-all): kernels 3 to 7, torch's padding.
+
+    widths: of the fixed first stage, and of the elastic ones, the strides of which are given.
+    """
+    first, *elastic = widths
+    strides, acts, squeezes, depths = (
+        more.pop(key) for key in ("strides", "activations", "squeezes", "depths")
+    )
+    return Space(
+        name=name,
+        stem=stem,
+        stages=(
+            Stage(first, 1, depths=(1,), kernels=(3,), expands=(1,), activation=acts[0]),
+            *(
+                Stage(
+                    width, stride, depths=depth, kernels=(3, 5, 7), expands=(3, 4, 6),
+                    activation=act, squeeze=squeeze,
+                )
+                for width, stride, depth, act, squeeze in zip(
+                    elastic, strides, depths, acts[1:], squeezes, strict=True
+                )
+            ),
+        ),
+        head=head,
+        resolutions=tuple(range(128, 225, 4)),
+        padding="symmetric",
+        **more,
+    )  # fmt: skip
+
+
+# Howard et al. 2019's skeleton as in ofa_mbv3_d234_e346_k357.
+_MBV3: dict[str, Any] = {
+    "strides": (2, 2, 2, 1, 2),
+    "activations": ("relu", "relu", "relu", "hswish", "hswish", "hswish"),
+    "squeezes": (False, True, False, True, True),
+    "depths": ((2, 3, 4),) * 5,
+    "activation": "hswish",
+    "bn_eps": 1e-5,
+}
+_MBV3_10 = _reference("mbv3-w1.0", 16, (16, 24, 40, 80, 112, 160), 960, mix=1280, **_MBV3)
+_MBV3_12 = _reference("mbv3-w1.2", 24, (24, 32, 48, 96, 136, 192), 1152, mix=1536, **_MBV3)
+_PROXYLESS = _reference(
+    "proxyless-w1.3", 40, (24, 32, 56, 104, 128, 248, 416), 1664,
+    strides=(2, 2, 2, 1, 2, 1),
+    activations=("relu6",) * 7,
+    squeezes=(False,) * 6,
+    depths=((2, 3, 4),) * 5 + ((1,),),
+)  # fmt: skip
+
 #: The depthwise kernel of each stage in the published EfficientNet-Lite0.
 LITE0_KERNELS = (3, 3, 5, 3, 5, 5, 3)
 
-SPACES = {space.name: space for space in (_LITE, _MCU)}
+SPACES = {space.name: space for space in (_LITE, _MCU, _MBV3_10, _MBV3_12, _PROXYLESS)}
 
 
 def get_space(name: str) -> Space:

@@ -21,14 +21,16 @@ def initial(space: Space, seed: int = 0) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     tensors: dict[str, Array] = {}
     for name, shape in shapes(space).items():
-        if name.endswith((".bias", ".bn.bias")):
+        if name.endswith(".bias"):
             value = np.zeros(shape)
         elif name.endswith(".bn.weight"):
             value = np.ones(shape)
         elif name.startswith("classifier"):
             value = rng.normal(0.0, 0.01, shape)
-        elif len(shape) == 2:  # a kernel transform
+        elif ".to" in name:  # a kernel transform
             value = np.eye(shape[0])
+        elif len(shape) == 2:
+            value = rng.normal(0.0, np.sqrt(2 / shape[0]), shape)
         else:
             fan_out = shape[2] * shape[3] * (1 if shape[1] == 1 else shape[0])
             value = rng.normal(0.0, np.sqrt(2 / fan_out), shape)

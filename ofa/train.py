@@ -32,6 +32,7 @@ from ofa.data import Batch, Loader, Splits
 from ofa.elastic import run
 from ofa.errors import UserError
 from ofa.layers import lower
+from ofa.preprocessing import LITE0, Preprocessing
 from ofa.recipe import Phase, Recipe
 from ofa.sampling import Sampler
 from ofa.space import Arch, Space
@@ -107,6 +108,7 @@ class Run:
         seed: int = 0,
         only: Arch | None = None,
         device: str = "cpu",
+        preprocessing: Preprocessing = LITE0,
     ) -> None:
         if recipe.teacher == "pretrained" and teacher is None:
             raise UserError(
@@ -115,6 +117,7 @@ class Run:
             )
         self.space, self.recipe, self.splits, self.folder = space, recipe, splits, folder
         self.seed, self.only, self.device = seed, only, torch.device(device)
+        self.preprocessing = preprocessing
         self.model = Supernet(space, ranks.from_first(lambda: start)).to(self.device)
         self.teacher = teacher.to(self.device) if teacher is not None else None
         self.bf16 = recipe.bf16 and _has_bf16(self.device)
@@ -133,8 +136,9 @@ class Run:
     def _share(self, batch: int) -> None:
         """``batch`` images a step, of which each process takes its part."""
         self._batch = batch
+        recipe = self.recipe
         self.loader = Loader(
-            self.splits.train, self.seed, batch, self.recipe.jitter, self.recipe.sharpen
+            self.splits.train, self.seed, batch, recipe.jitter, recipe.sharpen, self.preprocessing
         )
 
     @property

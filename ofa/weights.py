@@ -9,6 +9,7 @@ Tensor names are ``<layer name>.<part>``; convolutions are stored (out, in / gro
 
     stem.weight  stem.bn.weight  stem.bn.bias        s1.b0.expand.weight  ...
     s1.b0.depthwise.weight (largest kernel)          s1.b0.depthwise.to3 (9, 9)
+    s1.b0.reduce.weight  s1.b0.reduce.bias  s1.b0.excite.weight  s1.b0.excite.bias
     classifier.weight  classifier.bias
 """
 
@@ -54,8 +55,11 @@ def shapes(space: Space) -> dict[str, tuple[int, ...]]:
     result: dict[str, tuple[int, ...]] = {}
     for layer in lower(space, space.largest()):
         out, into = layer.out_shape[2], layer.in_shape[2]
-        if layer.op == "linear":
-            result |= {f"{layer.name}.weight": (out, into), f"{layer.name}.bias": (out,)}
+        if layer.has_weights and not layer.has_batch_norm:
+            side = (layer.kernel, layer.kernel) if layer.op == "conv" else ()
+            result[f"{layer.name}.weight"] = (out, into, *side)
+            if layer.bias:
+                result[f"{layer.name}.bias"] = (out,)
         elif layer.has_batch_norm:
             into = 1 if layer.op == "depthwise" else into
             result |= {
@@ -73,11 +77,11 @@ def shapes(space: Space) -> dict[str, tuple[int, ...]]:
 def cut(layer: Layer, shared: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors of ``layer``, cut out of the shared ones (all torch, or all numpy)."""
     out, into = layer.out_shape[2], layer.in_shape[2]
+    if not layer.has_weights:
+        raise ValueError(f"{layer.op} has no weights")
     weight = shared[f"{layer.name}.weight"]
     match layer.op:
-        case "linear":
-            return {"weight": weight, "bias": shared[f"{layer.name}.bias"]}
-        case "conv":
+        case "conv" | "linear":
             weight = weight[:out, :into]
         case "depthwise":
             weight = weight[:out]
@@ -86,8 +90,9 @@ def cut(layer: Layer, shared: Mapping[str, Any]) -> dict[str, Any]:
                 matrix = shared[f"{layer.name}.to{side}"]
                 centre = weight[:, :, 1:-1, 1:-1].reshape(out, side**2)
                 weight = (centre @ matrix.T).reshape(out, 1, side, side)
-        case _:
-            raise ValueError(f"{layer.op} has no weights")
+    if not layer.has_batch_norm:
+        bias = {"bias": shared[f"{layer.name}.bias"][:out]} if layer.bias else {}
+        return {"weight": weight, **bias}
     return {
         "weight": weight,
         "gamma": shared[f"{layer.name}.bn.weight"][:out],
@@ -97,22 +102,22 @@ def cut(layer: Layer, shared: Mapping[str, Any]) -> dict[str, Any]:
 
 def extract(layers: Iterable[Layer], shared: Mapping[str, Array]) -> Weights:
     """Every layer's own tensors: views into ``shared`` but for transformed kernels."""
-    return {
-        layer.name: cut(layer, shared)
-        for layer in layers
-        if layer.has_batch_norm or layer.op == "linear"
-    }
+    return {layer.name: cut(layer, shared) for layer in layers if layer.has_weights}
 
 
 def fold(layers: Iterable[Layer], weights: Weights, statistics: Statistics, eps: float) -> Weights:
     """Weights and biases that hold the batch norms: layer name -> {weight, bias}, float32."""
     folded: Weights = {}
     for layer in layers:
-        if not (layer.has_batch_norm or layer.op == "linear"):
+        if not layer.has_weights:
             continue
         own = weights[layer.name]
-        if layer.op == "linear":
-            folded[layer.name] = {key: np.asarray(own[key], np.float32) for key in own}
+        if not layer.has_batch_norm:
+            bias = own.get("bias", np.zeros(layer.out_shape[2]))
+            folded[layer.name] = {
+                key: np.asarray(value, np.float32)
+                for key, value in (("weight", own["weight"]), ("bias", bias))
+            }
             continue
         mean, variance = (np.asarray(value, np.float64) for value in statistics[layer.name])
         scale = own["gamma"] / np.sqrt(variance + eps)
@@ -137,6 +142,12 @@ def sort_channels(space: Space, shared: Mapping[str, Any]) -> dict[str, Any]:
             continue
         order = (-abs(shared[f"{prefix}.project.weight"]).sum((0, 2, 3))).argsort()
         result |= reordered(shared, prefix, order)
+        if f"{prefix}.excite.weight" in shared:
+            weight = result[f"{prefix}.excite.weight"]
+            inner = (-abs(weight).sum((0, 2, 3))).argsort()
+            result[f"{prefix}.excite.weight"] = weight[:, inner]
+            for part in ("weight", "bias"):
+                result[f"{prefix}.reduce.{part}"] = result[f"{prefix}.reduce.{part}"][inner]
     return result
 
 
@@ -147,5 +158,11 @@ def reordered(shared: Mapping[str, Any], prefix: str, order: Any) -> dict[str, A
         for name in ("expand", "depthwise")
         for key in (f"{prefix}.{name}.{part}" for part in ("weight", "bn.weight", "bn.bias"))
     }
+    if f"{prefix}.excite.weight" in shared:
+        result |= {
+            key: shared[key][order] for key in (f"{prefix}.excite.weight", f"{prefix}.excite.bias")
+        }
+        result[f"{prefix}.reduce.weight"] = shared[f"{prefix}.reduce.weight"][:, order]
+        result[f"{prefix}.reduce.bias"] = shared[f"{prefix}.reduce.bias"]
     key = f"{prefix}.project.weight"
     return {**result, key: shared[key][:, order]}

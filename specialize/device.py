@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 Supernet = Annotated[
-    str, typer.Option("--checkpoint", metavar="NAME|DIR", help="The supernet that is measured.")
+    str,
+    typer.Option(
+        "--checkpoint",
+        metavar="NAME|DIR",
+        help="The supernet that is measured; by default as ofa-specialize takes it.",
+    ),
 ]
 
 
@@ -34,7 +39,7 @@ def calibrate(
         ),
     ] = "host",
     samples: Annotated[int, typer.Option(min=9, help="Subnets to measure.")] = 10,
-    checkpoint: Supernet = "lite-imagenette",
+    checkpoint: Supernet = "",
     serial: Serial = None,
     ssh: Ssh = None,
     benchmark: Benchmark = None,
@@ -79,7 +84,7 @@ def calibrate(
 @app.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A calibrated profile.")],
-    checkpoint: Supernet = "lite-imagenette",
+    checkpoint: Supernet = "",
     serial: Serial = None,
     ssh: Ssh = None,
     benchmark: Benchmark = None,
@@ -130,7 +135,9 @@ def _bench(
     from devices.reach import HOSTS, reach
     from ofa.checkpoint import find_checkpoint, read_checkpoint
     from specialize.bench import Bench
+    from specialize.pipeline import default_checkpoint
 
+    checkpoint = checkpoint or default_checkpoint(like)
     meter = reach(like, serials=serial or (), ssh=ssh, benchmark=benchmark, tell=teller(quiet))
     precision = "float32" if like in HOSTS else get_profile(like).precision
     return Bench(like, meter, read_checkpoint(find_checkpoint(checkpoint)), precision)

@@ -39,7 +39,7 @@ from specialize.bench import Bench
 from specialize.calibration import profile_here
 from specialize.export.carray import ETHOS_U, c_sources, operators_of
 from specialize.export.onnx import onnx_model
-from specialize.export.quantize import qdq_model
+from specialize.export.quantize import check_quantizable, qdq_model
 from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
 from specialize.front import check_drawable, front_csv, front_png
@@ -167,6 +167,8 @@ def specialize(
     check_folder(target, command, force)
     with clock("load"):
         source = read_checkpoint(find_checkpoint(str(checkpoint)))
+        if precision == "int8":
+            check_quantizable(lower(source.space, source.space.largest()))
         recalibration, held_out = _samples(source, images)
         kind = Int8Scorer if precision == "int8" else Scorer
         scorer = kind(source, recalibration, threads or os.cpu_count() or 1)

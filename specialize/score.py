@@ -33,7 +33,14 @@ from ofa.weights import (
     extract,
     fold,
 )
-from specialize.export.onnx import conv_node, onnx_model
+from specialize.export.onnx import (
+    SIX,
+    ZERO,
+    activation_node,
+    conv_node,
+    linear_nodes,
+    onnx_model,
+)
 from specialize.export.quantize import REPRESENTATIVE_IMAGES, Quantized, quantize
 from specialize.export.tflite import tflite_model
 
@@ -212,7 +219,9 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
         nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
-    zero, six, epsilon = constant("zero", 0), constant("six", 6), constant("epsilon", eps)
+    if any(layer.activation == "relu6" for layer in layers):
+        constants += [ZERO, SIX]
+    epsilon = constant("epsilon", eps)
     flat, row = constant("flat", [0, 0, -1], np.int64), constant("row", [1, -1, 1, 1], np.int64)
     column, list_ = constant("column", [-1, 1, 1, 1], np.int64), constant("list", [-1], np.int64)
     last_axis = constant("last_axis", [1], np.int64)
@@ -220,8 +229,14 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
         if layer.op == "mean":
             break  # everything after the last batch norm
         name, x = layer.name, layer.inputs[0]
-        if layer.op == "add":
-            node("Add", list(layer.inputs), name)
+        active = layer.activation != "none"
+        result = f"{name}.normalized" if active else name
+        if not layer.has_batch_norm:
+            own = weights.get(name, {})
+            parts = [constant(f"{name}.{part}", np.ascontiguousarray(own[part])) for part in own]
+            nodes += linear_nodes(layer, [*layer.inputs, *parts], result)
+            if active:
+                nodes.append(activation_node(layer.activation, result, name))
             continue
         own, channels = weights[name], (1, -1, 1, 1)
         weight = constant(f"{name}.weight", np.ascontiguousarray(own["weight"]))
@@ -257,8 +272,6 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
         shifted = node("Mul", [mean, scale], f"{name}.mean_scaled")
         beta = constant(f"{name}.beta", own["beta"].reshape(channels))
         shift = node("Sub", [beta, shifted], f"{name}.shift")
-        relu6 = layer.activation == "relu6"
-        result = f"{name}.normalized" if relu6 else name
         if widens:
             factors = node("Reshape", [scale, column], f"{name}.factors")
             folded = node("Mul", [weight, factors], f"{name}.folded")
@@ -267,8 +280,8 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
         else:
             normalized = node("Mul", [y, scale], f"{name}.scaled_output")
             node("Add", [normalized, shift], result)
-        if relu6:
-            node("Clip", [result, zero, six], name)
+        if active:
+            nodes.append(activation_node(layer.activation, result, name))
         for output in (mean, variance):
             shape = [1, layer.out_shape[2], 1, 1]
             outputs.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = {"ofa": (), "devices": ("ofa",), "specialize": ("devices", "ofa", "checkpoints")}
 TRAINING = {
-    "data", "elastic", "evaluate", "pipeline", "pretrained", "ranks", "supernet", "teacher",
-    "train",
+    "data", "elastic", "evaluate", "pipeline", "pretrained", "ranks", "reference", "supernet",
+    "teacher", "train",
 }  # fmt: skip
 
 

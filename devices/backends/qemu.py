@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -163,14 +164,17 @@ class _Firmware:
 
 @contextmanager
 def _started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The emulator; the firmware never exits, so it is ended with the block."""
+    """The emulator; the firmware never exits, so it is ended with the block, or when it hangs."""
     process = subprocess.Popen(
         command, cwd=folder, text=True, errors="replace",
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+    watch = threading.Timer(_TIMEOUT_S, process.kill)
+    watch.start()
     try:
         yield process
     finally:
+        watch.cancel()
         process.kill()
         process.communicate()
 

@@ -10,15 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ofa.layers import INPUT, Layer, same_padding
+from ofa.layers import INPUT, Layer
 from ofa.preprocessing import Preprocessing
+from ofa.space import Activation
 from ofa.weights import Weights
 from specialize.export import IMAGE, LOGITS
 
-__all__ = ["IR_VERSION", "OPSET", "conv_node", "linear_nodes", "onnx_model"]
+__all__ = [
+    "IR_VERSION", "OPSET", "SIX", "ZERO", "activation_node", "conv_node", "linear_nodes",
+    "onnx_model",
+]  # fmt: skip
 
 #: The newest pair that runtimes of the last three years load, those inside apps included.
 OPSET, IR_VERSION = 17, 8
+
+#: The constants that a relu6 refers to, by name.
+ZERO, SIX = (
+    numpy_helper.from_array(np.array(value, np.float32), name)
+    for name, value in (("zero", 0), ("six", 6))
+)
 
 
 def conv_node(layer: Layer, inputs: Sequence[str], output: str) -> NodeProto:
@@ -26,8 +36,7 @@ def conv_node(layer: Layer, inputs: Sequence[str], output: str) -> NodeProto:
 
     TensorFlow's SAME padding is uneven where the stride is 2, so the pads are written out.
     """
-    top, bottom = same_padding(layer.in_shape[0], layer.kernel, layer.stride)
-    left, right = same_padding(layer.in_shape[1], layer.kernel, layer.stride)
+    before, after = layer.pads
     return helper.make_node(
         "Conv",
         inputs,
@@ -35,9 +44,22 @@ def conv_node(layer: Layer, inputs: Sequence[str], output: str) -> NodeProto:
         name=output,
         kernel_shape=[layer.kernel] * 2,
         strides=[layer.stride] * 2,
-        pads=[top, left, bottom, right],
+        pads=[before, before, after, after],
         group=layer.in_shape[2] if layer.op == "depthwise" else 1,
     )
+
+
+def activation_node(activation: Activation, x: str, output: str) -> NodeProto:
+    """The node of an activation other than ``none``; relu6 needs ``ZERO`` and ``SIX``."""
+    match activation:
+        case "relu6":
+            return helper.make_node("Clip", [x, ZERO.name, SIX.name], [output], name=output)
+        case "hsigmoid":
+            return helper.make_node(
+                "HardSigmoid", [x], [output], name=output, alpha=1 / 6, beta=0.5
+            )
+    op = {"relu": "Relu", "hswish": "HardSwish"}[activation]
+    return helper.make_node(op, [x], [output], name=output)
 
 
 def linear_nodes(layer: Layer, inputs: Sequence[str], output: str) -> list[NodeProto]:
@@ -49,6 +71,10 @@ def linear_nodes(layer: Layer, inputs: Sequence[str], output: str) -> list[NodeP
     match layer.op:
         case "add":
             return [node("Add", inputs, output)]
+        case "scale":
+            return [node("Mul", inputs, output)]
+        case "squeeze":
+            return [node("GlobalAveragePool", inputs, output)]
         case "mean":
             pooled = f"{output}.map"
             return [node("GlobalAveragePool", inputs, pooled), node("Flatten", [pooled], output)]
@@ -74,7 +100,8 @@ def onnx_model(
     if len(labels) != classes:
         raise ValueError(f"{len(labels)} labels, but {classes} classes")
     nodes: list[NodeProto] = []
-    constants: list[TensorProto] = []
+    relu6 = any(layer.activation == "relu6" for layer in layers)
+    constants: list[TensorProto] = [ZERO, SIX] if relu6 else []
     names = {layer.name: layer.name for layer in layers}
     names |= {INPUT: IMAGE, layers[-1].name: LOGITS}
 
@@ -83,20 +110,15 @@ def onnx_model(
         constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def node(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
-        return output
-
-    zero, six = constant("zero", np.array(0)), constant("six", np.array(6))
     for layer in layers:
         inputs, output = [names[source] for source in layer.inputs], names[layer.name]
         if layer.name in folded:
             own = folded[layer.name]
             inputs += [constant(f"{layer.name}.{part}", own[part]) for part in ("weight", "bias")]
-        result = f"{output}.linear" if layer.activation == "relu6" else output
+        result = output if layer.activation == "none" else f"{output}.linear"
         nodes += linear_nodes(layer, inputs, result)
-        if layer.activation == "relu6":
-            node("Clip", [result, zero, six], output)
+        if layer.activation != "none":
+            nodes.append(activation_node(layer.activation, result, output))
 
     height, width, channels = layers[0].in_shape
     image = helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["N", channels, height, width])

@@ -31,6 +31,7 @@ __all__ = [
     "Quantized",
     "QuantizedWeights",
     "Scale",
+    "check_quantizable",
     "qdq_model",
     "quantize",
 ]
@@ -85,13 +86,26 @@ class Quantized:
     weights: dict[str, QuantizedWeights]
 
 
+def check_quantizable(layers: Sequence[Layer]) -> None:
+    """Raise UserError where a network has what integers are not written for."""
+    others = {layer.activation for layer in layers} | {layer.op for layer in layers}
+    others &= {"relu", "hswish", "hsigmoid", "squeeze", "scale"}
+    if others:
+        raise UserError(
+            f"int8 files are of relu6 networks, and this one has {', '.join(sorted(others))}",
+            "--precision",
+            "take float32, or a supernet of the space lite or mcu",
+        )
+
+
 def quantize(layers: Sequence[Layer], folded: Weights, images: Array) -> Quantized:
     """Integers for a network, from representative images (N, 3, H, W), normalized.
 
     The network is run layer by layer in float and, beside it, as the integers will do; each range
     is chosen, and each bias corrected, where the first is reached. Tens of images are enough.
-    Raises UserError for images of another size.
+    Raises UserError for images of another size, and for a network that is not of relu6 alone.
     """
+    check_quantizable(layers)
     height, width, channels = layers[0].in_shape
     if images.shape[1:] != (channels, height, width):
         raise UserError(

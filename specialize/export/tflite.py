@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.layers import INPUT, Layer, Op
+from ofa.layers import INPUT, Layer, Op, same_padding
 from ofa.preprocessing import Preprocessing
 from ofa.weights import Weights
 from specialize.export import IMAGE, LOGITS
@@ -71,13 +71,18 @@ _DEPTHWISE_CONV_2D_OPTIONS = Schema(
     member=2,
 )
 _FULLY_CONNECTED_OPTIONS = Schema("activation:int8", member=8)
+_MUL_OPTIONS = Schema("activation:int8", member=21)
+_PAD_OPTIONS = Schema(member=22)
+_HARD_SWISH_OPTIONS = Schema(member=91)
 _REDUCER_OPTIONS = Schema("keep_dims:bool", member=27)
 
 _ADD, _CONV_2D, _DEPTHWISE_CONV_2D, _FULLY_CONNECTED, _MEAN = 0, 3, 4, 9, 40  # BuiltinOperator
+_MUL, _PAD, _HARD_SWISH = 18, 34, 117
 _INT8_VERSIONS = {_ADD: 2, _CONV_2D: 3, _DEPTHWISE_CONV_2D: 3, _FULLY_CONNECTED: 4, _MEAN: 2}
 _TYPES = {"float32": 0, "int32": 2, "int8": 9}  # TensorType
-_ACTIVATIONS = {"none": 0, "relu6": 3}  # ActivationFunctionType
-_SAME = 0  # Padding
+#: ActivationFunctionType; the others are operators of their own, see ``_Graph.activated``.
+_ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 3}
+_SAME, _VALID = 0, 1  # Padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +99,21 @@ class _Operator:
     channels: int = 0
 
 
+def _is_same(layer: Layer) -> bool:
+    """Whether the operator pads by itself: what is not TensorFlow's SAME is padded before it."""
+    return layer.pads == same_padding(layer.in_shape[0], layer.kernel, layer.stride)
+
+
+def _fused(layer: Layer) -> int:
+    return _ACTIVATIONS.get(layer.activation, 0)
+
+
 def _write_conv(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
     options = _CONV_2D_OPTIONS(
-        padding=_SAME,
+        padding=_SAME if _is_same(layer) else _VALID,
         stride_w=layer.stride,
         stride_h=layer.stride,
-        activation=_ACTIVATIONS[layer.activation],
+        activation=_fused(layer),
     )
     weight_OHWI = own["weight"].transpose(0, 2, 3, 1)
     return _Operator(_CONV_2D, options, {"weight": weight_OHWI, "bias": own["bias"]})
@@ -107,11 +121,11 @@ def _write_conv(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
 
 def _write_depthwise(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
     options = _DEPTHWISE_CONV_2D_OPTIONS(
-        padding=_SAME,
+        padding=_SAME if _is_same(layer) else _VALID,
         stride_w=layer.stride,
         stride_h=layer.stride,
         depth_multiplier=1,
-        activation=_ACTIVATIONS[layer.activation],
+        activation=_fused(layer),
     )
     weight_1HWC = own["weight"].transpose(1, 2, 3, 0)
     constants = {"weight": weight_1HWC, "bias": own["bias"]}
@@ -119,16 +133,20 @@ def _write_depthwise(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator
 
 
 def _write_add(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:  # noqa: ARG001
-    return _Operator(_ADD, _ADD_OPTIONS(activation=_ACTIVATIONS[layer.activation]), {})
+    return _Operator(_ADD, _ADD_OPTIONS(activation=_fused(layer)), {})
+
+
+def _write_scale(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:  # noqa: ARG001
+    return _Operator(_MUL, _MUL_OPTIONS(activation=_fused(layer)), {})
 
 
 def _write_mean(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:  # noqa: ARG001
     axes = np.array([1, 2], np.int32)
-    return _Operator(_MEAN, _REDUCER_OPTIONS(keep_dims=False), {"axes": axes})
+    return _Operator(_MEAN, _REDUCER_OPTIONS(keep_dims=layer.op == "squeeze"), {"axes": axes})
 
 
 def _write_linear(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
-    options = _FULLY_CONNECTED_OPTIONS(activation=_ACTIVATIONS[layer.activation])
+    options = _FULLY_CONNECTED_OPTIONS(activation=_fused(layer))
     return _Operator(_FULLY_CONNECTED, options, {"weight": own["weight"], "bias": own["bias"]})
 
 
@@ -137,6 +155,8 @@ _OPERATORS: dict[Op, Callable[[Layer, Mapping[str, NDArray[Any]]], _Operator]] =
     "depthwise": _write_depthwise,
     "add": _write_add,
     "mean": _write_mean,
+    "squeeze": _write_mean,
+    "scale": _write_scale,
     "linear": _write_linear,
 }
 
@@ -173,14 +193,20 @@ def tflite_model(
     for layer in layers:
         operator = _OPERATORS[layer.op](layer, _constants(layer, folded, quantized))
         inputs = [tensor[source] for source in layer.inputs]
+        if not _is_same(layer):
+            inputs[0] = graph.padded(layer, inputs[0])
         for part, value in operator.constants.items():
             scale = _scale_of_constant(layer, part, operator.channels, quantized)
             inputs.append(graph.constant(f"{layer.name}.{part}", value, scale))
         name_out = LOGITS if layer is layers[-1] else layer.name
-        output = graph.tensor(name_out, _shape(layer), kind, scale=_scale(quantized, layer.name))
+        alone = layer.activation not in _ACTIVATIONS
+        output = graph.tensor(
+            f"{name_out}.linear" if alone else name_out, _shape(layer), kind,
+            scale=_scale(quantized, layer.name),
+        )  # fmt: skip
         version = 1 if quantized is None else _INT8_VERSIONS[operator.code]
         graph.operator(operator, version, inputs, output)
-        tensor[layer.name] = output
+        tensor[layer.name] = graph.activated(layer, output) if alone else output
 
     start, end = tensor[INPUT], tensor[layers[-1].name]
     runtime = _MIN_RUNTIME if quantized is None else _MIN_RUNTIME_INT8
@@ -298,6 +324,36 @@ class _Graph:
                 builtin_options=operator.options,
             )
         )
+
+    def padded(self, layer: Layer, source: int) -> int:
+        """A layer's input with its own pads of zeros."""
+        height, width, channels = layer.in_shape
+        pads = np.array([(0, 0), layer.pads, layer.pads, (0, 0)], np.int32)
+        amount = self.constant(f"{layer.name}.pads", pads, None)
+        side = sum(layer.pads)
+        output = self.tensor(
+            f"{layer.name}.padded", (1, height + side, width + side, channels), "float32"
+        )
+        self.operator(_Operator(_PAD, _PAD_OPTIONS(), {}), 1, [source, amount], output)
+        return output
+
+    def activated(self, layer: Layer, source: int) -> int:
+        """A layer's output after an activation that no operator fuses."""
+        shape = _shape(layer)
+        output = self.tensor(layer.name, shape, "float32")
+        if layer.activation == "hswish":
+            self.operator(_Operator(_HARD_SWISH, _HARD_SWISH_OPTIONS(), {}), 1, [source], output)
+            return output
+        # A hard sigmoid is relu6(x + 3) / 6.
+        three, sixth = (
+            self.constant(f"{layer.name}.{name}", np.array([value], np.float32), None)
+            for name, value in (("three", 3), ("sixth", 1 / 6))
+        )
+        moved = self.tensor(f"{layer.name}.moved", shape, "float32")
+        relu6 = _ADD_OPTIONS(activation=_ACTIVATIONS["relu6"])
+        self.operator(_Operator(_ADD, relu6, {}), 1, [source, three], moved)
+        self.operator(_Operator(_MUL, _MUL_OPTIONS(activation=0), {}), 1, [moved, sixth], output)
+        return output
 
     def operator_codes(self) -> list[Table]:
         """Each (operator, version) in use, in the order of their indices."""

@@ -2,10 +2,12 @@
 
 python -m tests.bench.bench_micro                          the shipped test images
 python -m tests.bench.bench_micro --test cifar10-test.zip  all 10,000, as class/name.jpg
+... --tflite-runtime PYTHON                                of an environment with tflite-runtime
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tempfile
 import time
@@ -85,6 +87,10 @@ def runtimes(checkpoint: Checkpoint) -> str:
         apart["tflm"].append(abs(answers - wanted))
         apart["cortex-m55"].append(abs(run.output - wanted[0]))
         apart["xnnpack"].append(abs(xnnpack.run_integers(model, images) - wanted))
+        old = in_tflite_runtime(model, images)
+        if old is not None:
+            apart.setdefault("tflite-runtime 2.14, reference", []).append(abs(old[0] - wanted))
+            apart.setdefault("tflite-runtime 2.14", []).append(abs(old[1] - wanted))
     arenas = [
         [name, f"{min(found):+.3f}", f"{np.mean(found):+.3f}", f"{max(found):+.3f}"]
         for name, found in above.items()
@@ -103,6 +109,35 @@ def runtimes(checkpoint: Checkpoint) -> str:
         f"Seconds a subnet, median: cutting, recalibrating, quantizing and writing "
         f"{np.median(seconds['export']):.2f}; the emulator {np.median(seconds['emulator']):.2f}.",
     ])  # fmt: skip
+
+
+_OLD = """
+import sys, numpy as np
+from tflite_runtime.interpreter import Interpreter, OpResolverType
+folder = sys.argv[1]
+images, found = np.load(f"{folder}/images.npy"), []
+for kind in (OpResolverType.BUILTIN_REF, OpResolverType.AUTO):
+    it = Interpreter(f"{folder}/model.tflite", experimental_op_resolver_type=kind)
+    it.allocate_tensors()
+    given, got = it.get_input_details()[0]["index"], it.get_output_details()[0]["index"]
+    for image in images:
+        it.set_tensor(given, image[None])
+        it.invoke()
+        found.append(it.get_tensor(got)[0])
+np.save(f"{folder}/found.npy", np.stack(found).reshape(2, len(images), -1))
+"""
+
+
+def in_tflite_runtime(model: bytes, images: np.ndarray) -> np.ndarray | None:
+    """(2, N, classes) by its reference kernels and by what it runs; None where none is given."""
+    if "--tflite-runtime" not in sys.argv:
+        return None
+    python = sys.argv[sys.argv.index("--tflite-runtime") + 1]
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "model.tflite").write_bytes(model)
+        np.save(Path(name) / "images.npy", images)
+        subprocess.run([python, "-c", _OLD, name], check=True, capture_output=True)
+        return np.load(Path(name) / "found.npy")
 
 
 def int8_file(scorer: Int8Scorer, arch: Arch) -> bytes:

@@ -26,7 +26,7 @@ def test_list_is_grouped_and_searchable() -> None:
 
 def test_list_as_json_is_one_document() -> None:
     entries = json.loads(command("ofa-device", "list", "--json").stdout)
-    assert len(entries) == 115
+    assert len(entries) == 118
     assert entries[0].keys() == entries[-1].keys()
     pixel = next(entry for entry in entries if entry["name"] == "pixel4")
     assert (pixel["kind"], pixel["grade"], pixel["error_percent"]) == ("phone", "A", 3.85)
@@ -69,7 +69,7 @@ def test_every_profile_can_be_shown() -> None:
         (
             ["show", "pixle"],
             "unknown device 'pixle' (--device); did you mean 'pixel'? "
-            "`ofa-device list` shows all 113",
+            "`ofa-device list` shows all 116",
         ),
         (["list", "zzz"], "no device matches 'zzz'; `ofa-device list` shows all"),
         (["shw"], "no such command 'shw'; did you mean 'show'?"),

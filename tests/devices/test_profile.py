@@ -18,7 +18,7 @@ from ofa.errors import UserError
 
 def test_every_shipped_profile_is_whole() -> None:
     profiles = load_profiles()
-    assert len(profiles) == 113
+    assert len(profiles) == 116
     names = [name for p in profiles for name in (p.name, *p.aliases)]
     assert len(names) == len(set(names))
     for p in profiles:
@@ -42,7 +42,7 @@ def test_pixel_is_the_big_core_of_the_pixel_4() -> None:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("pixle", r"unknown device 'pixle' \(--device\); did you mean 'pixel'\?.*shows all 113"),
+        ("pixle", r"unknown device 'pixle' \(--device\); did you mean 'pixel'\?.*shows all 116"),
         ("raspberry", "did you mean"),
         ("", "unknown device ''"),
     ],
@@ -64,7 +64,7 @@ def test_a_users_own_profile_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     try:
         assert get_profile("My-Board").title == get_profile("iphone").title == "mine"
         assert get_profile("iphonexs").title != "mine"
-        assert len(load_profiles()) == 114
+        assert len(load_profiles()) == 117
         assert own.kind == "board"
     finally:
         load_profiles.cache_clear()

@@ -94,7 +94,7 @@ def test_convolution_pads_as_tensorflow_does(
     padded = torch.nn.functional.pad(x, (before, after, before, after))
     expected = torch.nn.functional.conv2d(padded, weight, stride=stride, groups=groups)
     torch.testing.assert_close(
-        convolve(x, weight, stride, groups, None), expected, rtol=1e-4, atol=1e-4
+        convolve(x, weight, stride, (before, after), groups, None), expected, rtol=1e-4, atol=1e-4
     )
 
 
