@@ -221,19 +221,24 @@ def specialize(
         tell(f"{found.evaluations} architectures searched in {found.seconds:.2f} s")
         return replace(found, bound=proof.bound)
 
+    def find(problem: Problem, seed: int) -> SearchResult:
+        """The same, of what packs into the memory."""
+        return _keep_fitting(problem, look(problem, seed), arenas, look, seed, tell)
+
     bound = np.nan
     for attempt in range(_TIGHTENINGS):
-        found = look(problem, seed + attempt)
+        found = find(problem, seed + attempt)
         if attempt == 0:  # what is proven is of what was asked, not of a tightened limit
             bound = found.bound
-        found = _keep_fitting(problem, found, arenas, look, seed, tell)
         if bench is not None:
             with clock("measure candidates"):
-                found = _keep_measured(bench, problem, found, look, seed, tell)
+                found = _keep_measured(bench, problem, found, find, seed, tell)
         with clock("score"):
             archs = [source.space.decode(row) for row in found.genotypes]
             estimates = percent(model.table.price(found.genotypes))
             scored = _score(scorer, archs, estimates, held_out, objective, costs, tell)
+        if meter is not None and isinstance(meter, Compiler):
+            scored = _keep_compiled(meter, source, problem, scored)
         winner = scored[0]
         missing = (min_accuracy or 0) - winner.held_out.value
         if missing <= 0:
@@ -282,9 +287,11 @@ def specialize(
         ]
 
     layers = winner.cut.layers
-    memory = r.Memory(
-        sram_bytes=arenas([winner.cut.arch])[0], flash_bytes=len(files["model.tflite"])
-    )
+    if meter is not None and isinstance(meter, Compiler):
+        sram_needed = meter.vela.compile(files["model.tflite"]).sram
+    else:
+        (sram_needed,) = arenas([winner.cut.arch])
+    memory = r.Memory(sram_bytes=sram_needed, flash_bytes=len(files["model.tflite"]))
     latency = predict(profile, layers, confidence)
     on_device = None
     if device in HOSTS:
@@ -403,7 +410,7 @@ def _keep_fitting(
         fits = sizes <= min(most)
         if fits.any():
             return replace(found, genotypes=found.genotypes[fits], values=found.values[fits])
-        tell(f"the memory of {len(sizes)} candidates has gaps: none fits")
+        tell(f"none of {len(sizes)} candidates fits into the memory when it is packed")
         factor = min(most) / sizes.min()
         problem = problem.tightened("sram", factor)
         found = look(problem, seed + attempt + 1)
@@ -449,7 +456,12 @@ def _keep_measured(
         if len(holds) and budget < _ROOM * nearest:
             break
         problem = problem.tightened("latency", 0.98 * budget / nearest)
-        found = look(problem, seed + attempt + 1)
+        try:
+            found = look(problem, seed + attempt + 1)
+        except UserError:
+            if kept is None:
+                raise
+            break
         if kept is not None and found.values[0] <= kept.values[0]:
             break  # the room is of no use
     if kept is not None:
@@ -459,6 +471,36 @@ def _keep_measured(
         f"--device {bench.name}",
         "give a larger --budget, or repeat on an idle machine",
     )
+
+
+def _keep_compiled(
+    meter: Compiler, source: Checkpoint, problem: Problem, scored: list[_Scored]
+) -> list[_Scored]:
+    """Those whose own file keeps the budgets as the compiler has it.
+
+    It packs weights by their values, and those of a candidate are known once it is quantized.
+    """
+    kept, nearest = [], np.inf
+    for one in scored:
+        content = (one.cut.layers, one.cut.folded, source.labels, source.preprocessing, "scored")
+        found = meter.vela.compile(tflite_model(*content, one.cut.quantized))
+        costs: dict[Quantity, float] = {"latency": found.ms, "sram": found.sram}
+        excess = max(
+            (costs[q] / limit.budget.limit for limit in problem.limits
+             if (q := limit.budget.quantity) in costs),
+            default=0.0,
+        )  # fmt: skip
+        nearest = min(nearest, excess)
+        if excess <= 1:
+            kept.append(one)
+    if not kept:
+        raise UserError(
+            f"no subnet keeps the budgets when it is compiled; the nearest exceeds them by "
+            f"{100 * (nearest - 1):.1f} %",
+            f"--device {meter.device}",
+            "give a larger budget, or more --candidates",
+        )
+    return kept
 
 
 def _score(
