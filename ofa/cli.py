@@ -59,12 +59,20 @@ def train(
             "other classes (lite-imagenette), a .pth file of the research code, or none.",
         ),
     ] = "efficientnet-lite0",
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="A checkpoint of the same classes, the most accurate subnet of which teaches: "
+            "small networks learn more from it than from labels.",
+        ),
+    ] = "",
     recipe: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="pretrained, scratch, shrink, sandwich, tiny, refine, tiny-refine or adapt; by "
-            "default as fits --init and --space.",
+            help="pretrained, scratch, shrink, sandwich, tiny, refine, tiny-refine, tiny-taught or "
+            "adapt; by default as fits --init, --space and --teacher.",
         ),
     ] = "",
     hours: Annotated[
@@ -122,9 +130,9 @@ def train(
 
     train_supernet(
         Options(
-            data=data, output=Path(output or "."), test=test, space=space, init=init, recipe=recipe,
-            hours=hours, epochs=epochs, arch=arch, subnets=subnets, held_out=held_out,
-            threads=threads, seed=seed, resume=resume, quiet=quiet,
+            data=data, output=Path(output or "."), test=test, space=space, init=init,
+            teacher=teacher, recipe=recipe, hours=hours, epochs=epochs, arch=arch, subnets=subnets,
+            held_out=held_out, threads=threads, seed=seed, resume=resume, quiet=quiet,
         )
     )  # fmt: skip
 

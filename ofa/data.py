@@ -69,11 +69,13 @@ class Splits:
 class Batch:
     """The same random views of N images at several resolutions.
 
-    x: resolution -> normalized (N, 3, r, r), channels last. labels: (N,).
+    x: resolution -> normalized (N, 3, r, r), channels last. labels: (N,). rows: (N,), their places
+    among the training images.
     """
 
     x: dict[int, Tensor]
     labels: Tensor
+    rows: Tensor
 
 
 def to_tensor(pixels: Pixels, preprocessing: Preprocessing = LITE0) -> Tensor:
@@ -227,7 +229,8 @@ class Loader:
             x[r] = ((plain - mean) * contrast + (mean - black) * brightness + black).contiguous(
                 memory_format=torch.channels_last
             )
-        return Batch(x, torch.from_numpy(self.images.labels[chosen[own]]))
+        rows = chosen[own]
+        return Batch(x, torch.from_numpy(self.images.labels[rows]), torch.from_numpy(rows))
 
     def _size(self, index: int) -> tuple[int, int]:
         if index not in self._sizes:

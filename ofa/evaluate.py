@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ofa.data import to_tensor
 from ofa.elastic import run
-from ofa.images import Images, Pixels
+from ofa.images import Images, Pixels, split
 from ofa.layers import lower
 from ofa.preprocessing import LITE0, Preprocessing
 from ofa.space import Arch, Space
 from ofa.supernet import Subnet
-from ofa.weights import RECALIBRATION_BATCH, Array, cut
+from ofa.weights import RECALIBRATION_BATCH, Array, cut, recalibration_images
 
-__all__ = ["Evaluator", "recalibrate"]
+__all__ = ["Evaluator", "recalibrate", "recalibration_part"]
 
 
 @torch.no_grad()
@@ -49,6 +49,11 @@ def recalibrate(
     }
 
 
+def recalibration_part(space: Space, images: Images) -> Images:
+    """The training images that batch norms of this space are recalibrated on."""
+    return split(images, min(recalibration_images(space), len(images) // 2), 1)[1]
+
+
 class Evaluator:
     """Scores subnets on fixed images, recalibrated on other fixed images."""
 
@@ -62,6 +67,15 @@ class Evaluator:
     @torch.no_grad()
     def accuracy(self, space: Space, arch: Arch, shared: Mapping[str, Tensor]) -> float:
         """Top-1 in percent of the recalibrated subnet."""
+        subnet = self.subnet(space, arch, shared)
+        device = next(iter(shared.values())).device
+        pixels = self._pixels[arch.resolution][1]
+        guesses = [subnet(x).argmax(1).cpu().numpy() for x in self._batches(pixels, device)]
+        return float(100 * (np.concatenate(guesses) == self.images.labels).mean())
+
+    @torch.no_grad()
+    def subnet(self, space: Space, arch: Arch, shared: Mapping[str, Tensor]) -> Subnet:
+        """The recalibrated subnet."""
         if arch.resolution not in self._pixels:
             self._pixels = {
                 arch.resolution: (
@@ -69,13 +83,11 @@ class Evaluator:
                     self.images.pixels(arch.resolution),
                 )
             }
-        recalibration, pixels = self._pixels[arch.resolution]
+        recalibration, _ = self._pixels[arch.resolution]
         device = next(iter(shared.values())).device
         statistics = recalibrate(space, arch, shared, self._batches(recalibration, device))
         arrays = {name: value.detach().cpu().numpy() for name, value in shared.items()}
-        subnet = Subnet.of(space, arch, arrays, statistics).to(device)
-        guesses = [subnet(x).argmax(1).cpu().numpy() for x in self._batches(pixels, device)]
-        return float(100 * (np.concatenate(guesses) == self.images.labels).mean())
+        return Subnet.of(space, arch, arrays, statistics).to(device)
 
     def _batches(self, pixels: Pixels, device: torch.device) -> Iterator[Tensor]:
         for start in range(0, len(pixels), RECALIBRATION_BATCH):

@@ -24,7 +24,7 @@ from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_c
 from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
 from ofa.errors import UserError
-from ofa.evaluate import Evaluator
+from ofa.evaluate import Evaluator, recalibration_part
 from ofa.images import Images, split, uneven, write_zip
 from ofa.layers import lower, macs
 from ofa.machine import processor_name
@@ -36,8 +36,8 @@ from ofa.sampling import informative, spread
 from ofa.space import Arch, Space
 from ofa.spaces import get_space
 from ofa.supernet import initial
-from ofa.teacher import Teacher
-from ofa.weights import RECALIBRATION_IMAGES, Array
+from ofa.teacher import Teacher, taught
+from ofa.weights import Array
 from ofa.wilson import wilson
 
 __all__ = ["Options", "average", "convert", "evaluate_more", "train_supernet"]
@@ -45,7 +45,9 @@ __all__ = ["Options", "average", "convert", "evaluate_more", "train_supernet"]
 #: Held-out images, and test images, that go into the checkpoint: so many, within so many bytes.
 _SHIPPED, _SHIPPED_BYTES = 2000, 5_200_000
 #: What a card keeps of the run that it continues.
-_HISTORY = ("init", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions", "commit")
+_HISTORY = (
+    "init", "teacher", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions", "commit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Options:
     test: Path | None = None
     space: str = "lite"
     init: str = "efficientnet-lite0"
+    teacher: str = ""
     recipe: str | Recipe = ""
     hours: float | None = None
     epochs: float | None = None
@@ -104,10 +107,13 @@ def _train_supernet(options: Options) -> Path:
         space.check(only)
     if ranks.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
+    lessons = None
+    if recipe.teacher == "checkpoint":
+        given["teacher"], lessons = ranks.from_first(lambda: _lessons(options, splits, say))
     device = f"cuda:{ranks.local()}" if torch.cuda.is_available() else "cpu"
     run = train.Run(
         space, recipe, splits, tensors, teacher, folder,
-        seed=options.seed, only=only, device=device, preprocessing=preprocessing,
+        seed=options.seed, only=only, device=device, preprocessing=preprocessing, taught=lessons,
     )  # fmt: skip
     if recipe.bf16 and not run.bf16:
         say("this processor does not multiply bfloat16: float32 instead")
@@ -204,7 +210,7 @@ def _hand_over(
     say: _Teller,
 ) -> Path:
     """Evaluate subnets and write the checkpoint."""
-    recalibration = split(splits.train, min(RECALIBRATION_IMAGES, len(splits.train) // 2), 1)[1]
+    recalibration = recalibration_part(space, splits.train)
     kept = output / "training" / "subnets.csv"
     scored = Evaluator(recalibration, splits.held_out, preprocessing)
     rows = _evaluate(space, shared, archs, scored, kept, say)
@@ -373,8 +379,15 @@ def _start(
         }
     published = given["published"]
     recipe = options.recipe or _default_recipe(space, published, tensors, fresh)
+    if options.teacher and not options.recipe:
+        recipe = "tiny-taught"
     if isinstance(recipe, str):
         recipe = get_recipe(recipe)
+    if options.teacher and recipe.teacher != "checkpoint":
+        raise UserError(
+            f"recipe {recipe.name!r} has a teacher of its own (--teacher)",
+            fix="leave it out, or take --recipe tiny-taught",
+        )
     teacher = None
     if published is not None:
         network = PRETRAINED[published](space)
@@ -393,6 +406,35 @@ def _start(
     if published is None and recipe.teacher == "pretrained" and not options.recipe:
         recipe = replace(recipe, teacher="largest", dark=0.0)
     return space, tensors, teacher, recipe, preprocessing, given
+
+
+def _lessons(options: Options, splits: Splits, say: _Teller) -> tuple[dict[str, Any], Array]:
+    """What a card says of the checkpoint that teaches, and its logits of the training images."""
+    if not options.teacher:
+        raise UserError(
+            "this recipe distils from a checkpoint (--recipe)",
+            fix="add --teacher CHECKPOINT, of the same classes",
+        )
+    source = read_checkpoint(find_checkpoint(options.teacher))
+    where = f"--teacher {options.teacher}"
+    if source.classes != splits.train.classes:
+        raise UserError(f"its classes are not those of {options.data}", where)
+    data = source.card["data"]
+    same = data["source"] == Path(options.data).name
+    if same and (data["held_out_images"], source.card["seed"]) != (
+        len(splits.held_out), options.seed,
+    ):  # fmt: skip
+        raise UserError(
+            "it has been trained on images that would be held out here", where,
+            f"add --held-out {data['held_out_images']} --seed {source.card['seed']}",
+        )  # fmt: skip
+    say(f"{source.name} looks at {len(splits.train)} images")
+    arch, logits = taught(source, splits.train)
+    right = 100 * (logits.argmax(1) == splits.train.labels).mean()
+    say(f"it knows {right:.1f} % of them")
+    held_out = float(source.evaluated.accuracy.max())
+    about = {"name": source.name, "arch": str(arch), "held_out": held_out, "runs": _runs(source)}
+    return about, logits
 
 
 def _default_recipe(

@@ -66,12 +66,15 @@ class Recipe:
 
     optimizer: AdamW, or SGD with Nesterov's momentum. batch: images of a step, of each process.
     teacher: ``largest`` (in-place distillation), ``frozen`` (the largest subnet as the first phase
-    leaves it, normalized by the batch, at the student's resolution) or ``pretrained`` (the frozen
-    published network, at ``teacher_resolution``). distill: by cross-entropy to the teacher's soft
-    output, or by the adaptive alpha-divergence from it (``ofa.train.adaptive_alpha``).
+    leaves it, normalized by the batch, at the student's resolution), ``pretrained`` (the frozen
+    published network, at ``teacher_resolution``) or ``checkpoint`` (another supernet's best subnet,
+    which has seen each image once: ``ofa.teacher.taught``). distill: by cross-entropy to the
+    teacher's soft output, or by the adaptive alpha-divergence from it
+    (``ofa.train.adaptive_alpha``); a checkpoint's by the divergence from it at ``temperature``.
     hard: weight of the true label in the target; the teacher's soft output has the rest.
+    smoothing: of the labels that the largest subnet learns from, where it is the teacher.
     dark: weight of the distillation over the published network's own classes
-    (at ``temperature``), which keeps what it knows beyond the classes of the data.
+    (at ``temperature`` too), which keeps what it knows beyond the classes of the data.
     moved_back: share of the way to the published weights that the start is moved back; what the
     smaller subnets lose by it they learn again.
     jitter: largest relative change of brightness and contrast. sharpen: probability that an image
@@ -84,7 +87,7 @@ class Recipe:
 
     name: str
     phases: tuple[Phase, ...]
-    teacher: Literal["largest", "frozen", "pretrained"]
+    teacher: Literal["largest", "frozen", "pretrained", "checkpoint"]
     teacher_resolution: int = 192
     optimizer: Literal["adamw", "sgd"] = "adamw"
     batch: int = 32
@@ -94,6 +97,7 @@ class Recipe:
     clip: float = 5.0
     distill: Literal["soft", "alpha"] = "soft"
     hard: float = 0.1
+    smoothing: float = 0.1
     dark: float = 0.0
     temperature: float = 2.0
     moved_back: float = 0.0
@@ -316,6 +320,24 @@ RECIPES = {
                 Phase("depth", share=0.15, expands=(), random=1, crop=0.5),
                 Phase("width", share=0.46, random=1, crop=0.5, sort=True),
                 Phase("whole images", share=0.2, random=1, crop=0.75),
+            ),
+        ),
+        # On from a supernet that ``tiny`` made, taught by a larger network of the same classes
+        # (``--teacher``). Without the largest subnet, which costs as much as the others together,
+        # in each step there are twice the steps. Networks this small never fit the data wholly:
+        # their weights need less decay.
+        Recipe(
+            name="tiny-taught",
+            teacher="checkpoint",
+            optimizer="sgd",
+            batch=128,
+            lr=0.05,
+            weight_decay=1e-4,
+            hard=0.3,
+            temperature=4.0,
+            phases=(
+                Phase("all", share=0.7, largest=0.25, smallest=0.4, random=2, crop=0.5),
+                Phase("whole images", share=0.3, largest=0.25, smallest=0.4, random=2, crop=0.75),
             ),
         ),
         # On from a supernet that ``tiny`` made.

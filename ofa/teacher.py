@@ -1,4 +1,4 @@
-"""The frozen published network as a teacher of every subnet."""
+"""Teachers of every subnet: the frozen published network, or the best subnet of a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from ofa.checkpoint import Checkpoint
 from ofa.data import random_box, to_tensor
+from ofa.evaluate import Evaluator, recalibration_part
 from ofa.images import Images
 from ofa.pretrained import Pretrained
 from ofa.space import Arch, Space
 from ofa.supernet import Subnet
 from ofa.weights import Array
 
-__all__ = ["Teacher"]
+__all__ = ["Teacher", "taught"]
 
 #: Images of a class that the classifier is fitted on: accuracy still rises from 100 to 300.
 _PER_CLASS = 300
@@ -115,3 +117,22 @@ class Teacher(nn.Module):
         """Logits over the published classes and over the data's classes, for (N, 3, H, W)."""
         features = self.network.features(x)
         return self.dark(features), F.linear(features, self.weight, self.bias)
+
+
+@torch.no_grad()
+def taught(source: Checkpoint, images: Images) -> tuple[Arch, Array]:
+    """The most accurate subnet that was evaluated, and its (N, classes) logits of the images.
+
+    The mean over each image and its mirror image; a student sees the same for every crop.
+    """
+    best = source.space.decode(source.evaluated.genotypes[source.evaluated.accuracy.argmax()])
+    shared = {name: torch.from_numpy(value) for name, value in source.tensors.items()}
+    few = recalibration_part(source.space, images)
+    evaluator = Evaluator(few, few, source.preprocessing)
+    network = evaluator.subnet(source.space, best, shared)
+    outputs = []
+    for first in range(0, len(images), _BATCH):
+        few = images.take(range(first, min(first + _BATCH, len(images))))
+        x = to_tensor(few.pixels(best.resolution), source.preprocessing)
+        outputs.append((network(x) + network(x.flip(3))) / 2)
+    return best, torch.cat(outputs).numpy()

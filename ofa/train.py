@@ -109,7 +109,9 @@ class Run:
         only: Arch | None = None,
         device: str = "cpu",
         preprocessing: Preprocessing = LITE0,
+        taught: Array | None = None,
     ) -> None:
+        """taught: (N, classes) logits of the training images, of a teacher that is a checkpoint."""
         if recipe.teacher == "pretrained" and teacher is None:
             raise UserError(
                 f"recipe {recipe.name!r} distils from a published network",
@@ -120,6 +122,7 @@ class Run:
         self.preprocessing = preprocessing
         self.model = Supernet(space, ranks.from_first(lambda: start)).to(self.device)
         self.teacher = teacher.to(self.device) if teacher is not None else None
+        self.taught = None if taught is None else torch.from_numpy(taught)
         self.bf16 = recipe.bf16 and _has_bf16(self.device)
         self._share(recipe.batch * ranks.count())
         self.step, self.steps, self.attempt, self.rollbacks = 0, 0, 0, 0
@@ -415,7 +418,8 @@ class Run:
             dark, logits = self.teacher(x)
             soft = logits.softmax(1)
         # The first phase makes the teacher that is then frozen; until then it teaches as it is.
-        in_place = recipe.teacher != "pretrained" and self._frozen is None
+        in_place = recipe.teacher in ("largest", "frozen") and self._frozen is None
+        taught = None if self.taught is None else self.taught[batch.rows].to(self.device)
         frozen: dict[int, Tensor] = {}
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
@@ -431,8 +435,11 @@ class Run:
                     frozen[resolution] = self._taught(x, self._frozen)
                 soft = frozen[resolution]
             if in_place and view.role == "largest":
-                loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+                loss = F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
                 soft = logits.detach().softmax(1)
+            elif taught is not None:
+                loss = recipe.hard * F.cross_entropy(logits, labels)
+                loss = loss + (1 - recipe.hard) * _distance(logits, taught, recipe.temperature)
             elif recipe.distill == "alpha":
                 loss = recipe.hard * F.cross_entropy(logits, labels)
                 loss = loss + (1 - recipe.hard) * adaptive_alpha(logits, soft)

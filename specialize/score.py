@@ -26,12 +26,12 @@ from ofa.layers import INPUT, Layer, lower
 from ofa.space import Arch
 from ofa.weights import (
     RECALIBRATION_BATCH,
-    RECALIBRATION_IMAGES,
     Array,
     Statistics,
     Weights,
     extract,
     fold,
+    recalibration_images,
 )
 from specialize.export.onnx import (
     SIX,
@@ -74,7 +74,7 @@ class Scorer:
 
     def __init__(self, checkpoint: Checkpoint, recalibration: Images, threads: int) -> None:
         self.checkpoint, self.threads = checkpoint, threads
-        few = min(RECALIBRATION_IMAGES, len(recalibration))
+        few = min(recalibration_images(checkpoint.space), len(recalibration))
         self.recalibration = recalibration.interleaved().take(range(few))
         #: Images, resolution -> (N, r, r, 3), kept for the next time.
         self.pixels_of = lru_cache(_KEPT)(Images.pixels)

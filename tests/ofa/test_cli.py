@@ -72,6 +72,19 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
     for name, value in ends[2].tensors.items():
         expected = (ends[0].tensors[name] + ends[1].tensors[name]) / 2
         np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-6)
+    small = command("ofa-train", *words, "--output", "small", "--init", "mcu-cifar10",
+                    "--teacher", "trained", "--epochs", "0.5", "--subnets", "2",
+                    cwd=tmp_path)  # fmt: skip
+    assert small.returncode == 0, small.stderr
+    taught = read_checkpoint(tmp_path / "small").card
+    assert taught["recipe"]["name"] == "tiny-taught"
+    best = longer.evaluated.genotypes[longer.evaluated.accuracy.argmax()]
+    assert taught["teacher"]["arch"] == str(longer.space.decode(best))
+    assert [run["recipe"]["name"] for run in taught["teacher"]["runs"]] == ["pretrained"]
+    seen = command("ofa-train", *words[:2], "--output", "seen", "--teacher", "trained",
+                   cwd=tmp_path)  # fmt: skip
+    assert seen.returncode == 2
+    assert "add --held-out 50 --seed 0" in seen.stderr.splitlines()[-1]
     other = command("ofa-train", "average", "further", "lite-imagenette", "--data", photos,
                     "--output", "no", cwd=tmp_path)  # fmt: skip
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
@@ -89,6 +102,9 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
         (["--data", "shapes", "--space", "light"], "did you mean 'lite'"),
         (["--data", "shapes", "--recipe", "pretraind"], "did you mean 'pretrained'"),
         (["--data", "shapes", "--init", "none", "--recipe", "pretrained"], "add --init"),
+        (["--data", "shapes", "--recipe", "tiny-taught"], "add --teacher"),
+        (["--data", "shapes", "--teacher", "lite-imagenette"], "its classes are not those of"),
+        (["--data", "shapes", "--teacher", "x", "--recipe", "tiny"], "has a teacher of its own"),
         (["--data", "shapes", "--init", "nope"], "no checkpoint 'nope'"),
         (["--data", "shapes", "--arch", "r96 3x3e9"], "stages"),
         (["--data", "shapes", "--output", "/proc/nowhere"], "cannot write there"),

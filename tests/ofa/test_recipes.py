@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ofa import train
 from ofa.checkpoint import read_checkpoint
+from ofa.data import splits_of
 from ofa.recipe import RECIPES, Recipe
 from ofa.train import Run, adaptive_alpha
 from tests.ofa.tiny_run import RECIPE, tiny_run
+from tests.strategies import TINY
 
 EVERYTHING = replace(RECIPE, teacher="frozen", distill="alpha", hard=0.3, ema=0.9)
 
@@ -125,6 +127,22 @@ def test_teacher_and_average_survive_a_stop(
     decay = min(0.9, (1 + age) / (10 + age))
     expected = decay * seen[39][name] + (1 - decay) * straight.model.shared[name].detach()
     torch.testing.assert_close(straight.weights[name], expected)
+
+
+def test_what_a_checkpoint_teaches_is_of_the_image_at_hand(
+    shapes_folder: Path, tmp_path: Path
+) -> None:
+    """A teacher that takes each class for the next one."""
+    train_images = splits_of(shapes_folder, None, 60, 0).train
+    wrong = (train_images.labels + 1) % len(train_images.classes)
+    lessons = 8 * np.eye(len(train_images.classes), dtype=np.float32)[wrong]
+    recipe = replace(RECIPE, teacher="checkpoint", temperature=2.0)
+    run = tiny_run(shapes_folder, tmp_path, recipe, lessons)
+    run.train(150, lambda _: None)
+    batch = run.loader.load(0, 0, [TINY.resolutions[-1]], 1.0)
+    x = batch.x[TINY.resolutions[-1]]
+    guesses = run.model(x, run.space.largest()).argmax(1)
+    assert (guesses == torch.from_numpy(wrong)[batch.rows]).float().mean() > 0.8
 
 
 def test_the_average_begins_anew_where_channels_are_sorted(

@@ -13,6 +13,7 @@ from ofa.data import splits_of
 from ofa.recipe import Phase, Recipe
 from ofa.supernet import initial
 from ofa.train import Run
+from ofa.weights import Array
 from tests.strategies import TINY
 
 RECIPE = Recipe(
@@ -40,13 +41,15 @@ SGD = replace(
 )
 
 
-def tiny_run(images: Path, folder: Path, recipe: Recipe = RECIPE) -> Run:
+def tiny_run(
+    images: Path, folder: Path, recipe: Recipe = RECIPE, taught: Array | None = None
+) -> Run:
     """A run that is ready to train; it continues where ``folder`` has a state."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     splits = splits_of(images, None, 60, 0)
     space = replace(TINY, classes=len(splits.train.classes))
-    run = Run(space, recipe, splits, initial(space), None, folder)
+    run = Run(space, recipe, splits, initial(space), None, folder, taught=taught)
     if ranks.from_first((folder / "state.pt").exists):
         run.resume()
     return run
