@@ -189,9 +189,9 @@ def convert(
 
       ofa-train convert ofa_mbv3_d234_e346_k357_w1.0.pth --space mbv3-w1.0 --data val/ -o mbv3
     """
-    from ofa.pipeline import convert
+    from ofa.pipeline import Teller, convert
 
-    convert(file, space, data, output, subnets, threads, quiet)
+    convert(file, space, data, output, subnets, threads, Teller(quiet))
 
 
 @app.command()

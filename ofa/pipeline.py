@@ -8,7 +8,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -40,13 +40,14 @@ from ofa.teacher import Teacher, taught
 from ofa.weights import Array
 from ofa.wilson import wilson
 
-__all__ = ["Options", "average", "convert", "evaluate_more", "train_supernet"]
+__all__ = ["Options", "Teller", "average", "convert", "evaluate_more", "train_supernet"]
 
 #: Held-out images, and test images, that go into the checkpoint: so many, within so many bytes.
 _SHIPPED, _SHIPPED_BYTES = 2000, 5_200_000
 #: What a card keeps of the run that it continues.
 _HISTORY = (
-    "init", "teacher", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions", "commit",
+    "init", "teacher", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions",
+    "commit",
 )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def train_supernet(options: Options) -> Path:
 
 def _train_supernet(options: Options) -> Path:
     torch.set_num_threads(options.threads)
-    say = _Teller(options.quiet or ranks.rank() > 0)
+    say = Teller(options.quiet or ranks.rank() > 0)
     folder = options.output / "training"
     ranks.from_first(lambda: _check_output(options.output, folder, options.resume))
 
@@ -136,7 +137,7 @@ def _train_supernet(options: Options) -> Path:
     return _hand_over(options.output, space, splits, run.weights, archs, card, preprocessing, say)
 
 
-def _say_splits(splits: Splits, say: _Teller) -> None:
+def _say_splits(splits: Splits, say: Callable[[str], None]) -> None:
     say(f"{len(splits.train)} images to train on, {len(splits.held_out)} held out, "
         f"{len(splits.test) if splits.test else 0} to test on, "
         f"{len(splits.train.classes)} classes")  # fmt: skip
@@ -166,7 +167,7 @@ def average(
     evaluation. Raises UserError where the checkpoints are not of one line.
     """
     torch.set_num_threads(threads)
-    say = _Teller(quiet)
+    say = Teller(quiet)
     folder = output / "training"
     _check_output(output, folder, resume=False)
     sources = [read_checkpoint(find_checkpoint(name)) for name in checkpoints]
@@ -207,7 +208,7 @@ def _hand_over(
     archs: list[Arch],
     card: dict[str, Any],
     preprocessing: Preprocessing,
-    say: _Teller,
+    say: Callable[[str], None],
 ) -> Path:
     """Evaluate subnets and write the checkpoint."""
     recalibration = recalibration_part(space, splits.train)
@@ -250,14 +251,19 @@ def _shipped(images: Images, seed: int) -> Images:
 
 
 def convert(
-    file: Path, space_name: str, data: Path, output: Path, subnets: int, threads: int, quiet: bool
+    file: Path,
+    space_name: str,
+    data: Path,
+    output: Path,
+    subnets: int,
+    threads: int,
+    say: Callable[[str], None],
 ) -> Path:
     """A checkpoint of a file of the research code, its subnets evaluated on the user's images.
 
     data: as for training; their classes are the file's, in alphabetical order. Raises UserError.
     """
     torch.set_num_threads(threads)
-    say = _Teller(quiet)
     folder = output / "training"
     _check_output(output, folder, resume=False)
     tensors, _ = read_reference(file, get_space(space_name))
@@ -296,7 +302,7 @@ def evaluate_more(
     held-out images that the checkpoint ships. Raises UserError.
     """
     torch.set_num_threads(threads)
-    say = _Teller(quiet)
+    say = Teller(quiet)
     source = read_checkpoint(find_checkpoint(checkpoint))
     card = source.card
     recalibration, held_out = source.samples()
@@ -408,7 +414,9 @@ def _start(
     return space, tensors, teacher, recipe, preprocessing, given
 
 
-def _lessons(options: Options, splits: Splits, say: _Teller) -> tuple[dict[str, Any], Array]:
+def _lessons(
+    options: Options, splits: Splits, say: Callable[[str], None]
+) -> tuple[dict[str, Any], Array]:
     """What a card says of the checkpoint that teaches, and its logits of the training images."""
     if not options.teacher:
         raise UserError(
@@ -453,7 +461,7 @@ def _evaluate(
     archs: list[Arch],
     evaluator: Evaluator,
     file: Path,
-    say: _Teller,
+    say: Callable[[str], None],
 ) -> list[tuple[Arch, int, float, int]]:
     """(arch, MACs, accuracy, images) of each; rows already in ``file`` are not computed again.
 
@@ -552,13 +560,14 @@ def _commit() -> str | None:
         return None
 
 
-class _Teller:
+class Teller:
     """Tells how a run goes: a bar on a terminal, else a line now and then."""
 
     def __init__(self, quiet: bool) -> None:
         self.console, self.quiet = stderr(), quiet
 
     def __call__(self, text: str) -> None:
+        """A line."""
         if not self.quiet:
             self.console.print(text, highlight=False, markup=False)
 

@@ -73,9 +73,17 @@ def specialize(
     checkpoint: Annotated[
         str,
         typer.Option(
-            metavar="NAME|DIR",
+            metavar="NAME|DIR|FILE.pth",
             help="The supernet to cut from; by default mcu-cifar10 for microcontrollers, "
             "lite-imagenette for all others.",
+        ),
+    ] = "",
+    space: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of a --checkpoint that is a .pth file of the research code (mbv3-w1.0): it is "
+            "converted once, its subnets evaluated on --images.",
         ),
     ] = "",
     output: Annotated[
@@ -183,7 +191,7 @@ def specialize(
     options: dict[str, Any] = {
         "sram": sram, "flash": flash, "minimize": minimize, "min_accuracy": min_accuracy,
         "tradeoff": tradeoff, "strategy": strategy,
-        "evaluations": evaluations, "checkpoint": checkpoint, "output": output,
+        "evaluations": evaluations, "checkpoint": checkpoint, "space": space, "output": output,
         "confidence": confidence, "candidates": candidates, "images": images, "pareto": pareto,
         "serials": serial or (), "ssh": ssh, "benchmark": benchmark,
         "precision": precision, "runtime": runtime, "assume_runtime": assume_runtime,

@@ -18,6 +18,7 @@ from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.space import Arch, Genotypes
 from specialize.accuracy import fit, percent
+from specialize.convert import converted
 from specialize.output import write
 from specialize.pipeline import Result, default_checkpoint, specialize
 from specialize.pose import cost_tables, pose
@@ -131,6 +132,10 @@ def specialize_fleet(
                 f"these devices take {' and '.join(classes)}", "--device", "name one --checkpoint"
             )
         (checkpoint,) = classes
+    if str(checkpoint).endswith(".pth"):
+        images, of_space = options.pop("images", None), options.pop("space", "")
+        threads = options.get("threads")
+        checkpoint = converted(Path(checkpoint), of_space, images, threads, tell)
     source = read_checkpoint(find_checkpoint(str(checkpoint)))
     space, model = source.space, fit(source.space, source.evaluated)
     precision = options.get("precision", "")

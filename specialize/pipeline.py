@@ -37,6 +37,7 @@ from specialize import report as r
 from specialize.accuracy import AccuracyModel, fit, percent, rank
 from specialize.bench import Bench
 from specialize.calibration import profile_here
+from specialize.convert import converted
 from specialize.export.carray import ETHOS_U, c_sources, operators_of
 from specialize.export.onnx import onnx_model
 from specialize.export.quantize import check_quantizable, qdq_model
@@ -96,6 +97,7 @@ def specialize(
     strategy: str = "evolution",
     evaluations: int = 0,
     checkpoint: str | Path = "",
+    space: str = "",
     output: str | Path | None = None,
     confidence: float = 0.9,
     candidates: int = 10,
@@ -120,8 +122,9 @@ def specialize(
     ``Objective``; without them the highest accuracy within the budgets is best. strategy: a name of
     ``STRATEGIES``. evaluations: subnets near the budget that are scored on images before the choice
     and refine the accuracy model. output: by default a folder of the working directory named after
-    what was asked. images: the user's own, to recalibrate and choose with. pareto: write the
-    whole front too, as front.csv and front.png. serials, ssh, benchmark: where the device is
+    what was asked. images: the user's own, to recalibrate and choose with. space: of a checkpoint
+    that is a .pth file of the research code, which needs images, see ``converted``. pareto: write
+    the whole front too, as front.csv and front.png. serials, ssh, benchmark: where the device is
     connected, see ``devices.reach``; then candidates are measured there, those that miss the budget
     are left out, and the winner is measured once more. precision: ``float32`` or ``int8``, of the
     files; by default what the device's profile is of. runtime: what will run the file there
@@ -143,6 +146,7 @@ def specialize(
     checkpoint = checkpoint or default_checkpoint(device, tell)
     target = Path(output) if output is not None else _default_output(device, words)
     asked: list[tuple[str, ...]] = [*words]
+    asked += [("--space", space)] if space else []
     asked += [("--evaluations", str(evaluations))] if evaluations else []
     asked += [("--serial", serial) for serial in serials]
     asked += [("--ssh", ssh)] if ssh is not None else []
@@ -166,6 +170,13 @@ def specialize(
     precision = precision or "float32"
     check_folder(target, command, force)
     with clock("load"):
+        if str(checkpoint).endswith(".pth"):
+            checkpoint = converted(Path(checkpoint), space, images, threads, tell)
+            images = None
+        elif space:
+            raise UserError(
+                "a checkpoint says what its space is", f"--space {space}", "leave it out"
+            )
         source = read_checkpoint(find_checkpoint(str(checkpoint)))
         if precision == "int8":
             check_quantizable(lower(source.space, source.space.largest()))

@@ -25,6 +25,7 @@ from ofa.space import Space
 from ofa.spaces import get_space
 from ofa.supernet import Subnet, Supernet
 from ofa.weights import shapes
+from specialize import convert, specialize
 from tests.commands import command
 
 OUTPUTS = json.loads((Path(__file__).parent / "reference_outputs.json").read_text())
@@ -185,7 +186,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_file_becomes_a_model(shapes_folder: Path, tmp_path: Path) -> None:
+def test_a_file_becomes_a_model(
+    shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A classifier for five classes in a file of the reference, trained on, and cut."""
     space = replace(get_space("mbv3-w1.0"), classes=5)
     torch.save({"state_dict": published(space)}, tmp_path / "five.pth")
@@ -202,10 +205,23 @@ def test_a_file_becomes_a_model(shapes_folder: Path, tmp_path: Path) -> None:
     trained = command("ofa-train", "--init", "five.pth", *words, "-o", "on", "--epochs", "0.1",
                       "--subnets", "2", "-q", cwd=tmp_path)  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    plain = command("ofa-specialize", "--device", "pixel", "--budget", "40ms", "--checkpoint",
-                    "five.pth", "-q", cwd=tmp_path)  # fmt: skip
-    assert (plain.returncode, plain.stderr.count("\n")) == (2, 1)
-    assert "ofa-train convert" in plain.stderr
+
+    # The same in one command; the second time what was converted is there.
+    plain = ["ofa-specialize", "--device", "note10", "--budget", "40ms", "--checkpoint", "five.pth"]
+    for missing, options in (("--space", ()), ("--images", words[:2])):
+        refused = command(*plain, *options, "--output", "no", cwd=tmp_path)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert f"add {missing}" in refused.stderr
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(convert, "_SUBNETS", 3)
+    told: list[str] = []
+    for output in ("first", "second"):
+        result = specialize(
+            "note10", "40ms", checkpoint=tmp_path / "five.pth", space="mbv3-w1.0",
+            images=shapes_folder, candidates=2, output=tmp_path / output, tell=told.append,
+        )  # fmt: skip
+        assert result.report.preprocessing.mean == (123.675, 116.28, 103.53)
+    assert sum("3 subnets of five.pth are evaluated, once" in text for text in told) == 1
     int8 = command("ofa-specialize", "--device", "pixel4-int8", "--budget", "40ms", "--checkpoint",
                    "converted", "-q", cwd=tmp_path)  # fmt: skip
     assert (int8.returncode, int8.stderr.count("\n")) == (2, 1)

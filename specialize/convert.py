@@ -1,0 +1,60 @@
+"""A file of the research code in the place of a checkpoint: converted once, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from ofa.errors import UserError
+from ofa.images import open_images
+
+__all__ = ["converted"]
+
+#: Subnets that are evaluated: enough for an accuracy model, in tens of minutes.
+_SUBNETS = 60
+
+
+def converted(
+    file: Path,
+    space: str,
+    images: str | Path | None,
+    threads: int | None,
+    tell: Callable[[str], None],
+) -> Path:
+    """The folder of a checkpoint of ``file`` (.pth), whose subnets are evaluated on ``images``.
+
+    It is kept in the user's cache, by the contents of both; what was begun there is gone on with.
+    Raises UserError, also where torch, which reads such files, is missing.
+    """
+    if not space:
+        raise UserError(
+            "the file does not say of which space it is", str(file), "add --space mbv3-w1.0"
+        )
+    if images is None:
+        raise UserError(
+            "the file has weights only", str(file),
+            "add --images DIR, labelled images of its classes to evaluate subnets on",
+        )  # fmt: skip
+    if find_spec("torch") is None:
+        raise UserError("reading it needs torch", str(file), "pip install '.[train]'")
+    from ofa.pipeline import convert
+
+    digest = hashlib.sha256()
+    for part in open_images(Path(images)).values():
+        for index in range(len(part)):
+            digest.update(hashlib.sha256(part.bytes_of(index)).digest())
+    try:
+        digest.update(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", str(file)) from error
+    name = f"{file.stem}-{space}-{digest.hexdigest()[:12]}"
+    folder = user_cache_path("ofa-specializer") / "converted" / name
+    if not (folder / "weights.safetensors").exists():
+        tell(f"{_SUBNETS} subnets of {file.name} are evaluated, once; they are kept in {folder}")
+        convert(file, space, Path(images), folder, _SUBNETS, threads or os.cpu_count() or 1, tell)
+    return folder
