@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
@@ -140,6 +142,20 @@ def test_it_is_close_to_the_float_network(seed: int) -> None:
     # On average nothing is shifted: that is what the biases were corrected for.
     steps = np.abs((ours - exact).mean(0)) / np.abs(ours - exact).max()
     assert steps.max() < 0.5
+
+
+def test_onnx_overflows_on_no_processor() -> None:
+    """AVX2 without VNNI adds two products of uint8 and int8 in 16 bits, and saturates."""
+    layers, folded = network(TINY, ARCH)
+    x = np.ascontiguousarray(images(layers).transpose(0, 3, 1, 2))
+    qdq = qdq_model(onnx_model(layers, folded, labels_of(layers), LITE0, "test"), x)
+    weights = [
+        numpy_helper.to_array(tensor).astype(int)
+        for tensor in onnx.load_from_string(qdq).graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8
+    ]
+    largest = max(np.abs(weight).max() for weight in weights)
+    assert 60 < largest and 2 * 255 * largest < 2**15
 
 
 def test_every_operator_is_int8_and_xnnpack_takes_it() -> None:
