@@ -21,7 +21,7 @@ app = typer.Typer(
 
 # glibc gives freed memory back and asks for it again at every step of training; keeping it is 1.1
 # to 1.2 times as fast. It reads these when a process starts.
-_KEEP_MEMORY = {
+KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**28),
@@ -50,7 +50,13 @@ def train(
         Path | None,
         typer.Option(metavar="DIR|ZIP", help="Test images; else the val/ of --data, if any."),
     ] = None,
-    space: Annotated[str, typer.Option(metavar="NAME", help="The space to train.")] = "lite",
+    space: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The space to train; by default that of an --init checkpoint, else lite.",
+        ),
+    ] = "",
     init: Annotated[
         str,
         typer.Option(
@@ -229,7 +235,7 @@ def main() -> None:
     asks = {"-h", "--help", "--version"} & set(sys.argv[1:])
     if sys.platform == "linux" and not asks and "MALLOC_TOP_PAD_" not in os.environ:
         arguments = [sys.executable, "-m", "ofa.cli", *sys.argv[1:]]
-        os.execve(sys.executable, arguments, {**os.environ, **_KEEP_MEMORY})
+        os.execve(sys.executable, arguments, {**os.environ, **KEEP_MEMORY})
     run(app)
 
 

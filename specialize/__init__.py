@@ -8,22 +8,29 @@ print(result.report.architecture, result.tflite)
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from specialize.export.onnx import onnx_model
+    from specialize.export.tflite import tflite_model
     from specialize.pipeline import Result, specialize
     from specialize.report import Report
+    from specialize.score import Cut, Scorer
 
-__all__ = ["Report", "Result", "specialize"]
+__all__ = ["Cut", "Report", "Result", "Scorer", "onnx_model", "specialize", "tflite_model"]
+
+_HOMES = {
+    "export.onnx": ("onnx_model",),
+    "export.tflite": ("tflite_model",),
+    "pipeline": ("Result", "specialize"),
+    "report": ("Report",),
+    "score": ("Cut", "Scorer"),
+}
 
 
 def __getattr__(name: str) -> Any:  # lazily, so that `ofa-specialize --help` stays fast
-    if name == "Report":
-        from specialize.report import Report
-
-        return Report
-    if name in ("Result", "specialize"):
-        from specialize import pipeline
-
-        return getattr(pipeline, name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"specialize.{module}"), name)
     raise AttributeError(name)

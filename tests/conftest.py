@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,19 @@ def write_shapes(folder: Path, per_class: int, size: int = 40, seed: int = 0) ->
             picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
             picture.save(folder / name / f"{index:03d}.png")
     return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """20 real photos of each of three classes."""
+    root = Path(__file__).parent.parent / "checkpoints" / "lite-imagenette"
+    with zipfile.ZipFile(root / "calibration.zip") as archive:
+        for wnid, label in (("n03028079", "church"), ("n01440764", "fish"), ("n03445777", "ball")):
+            (tmp_path / "photos" / label).mkdir(parents=True)
+            names = [n for n in archive.namelist() if n.startswith(f"val/{wnid}/")][:20]
+            for name in names:
+                (tmp_path / "photos" / label / Path(name).name).write_bytes(archive.read(name))
+    return tmp_path / "photos"
 
 
 @pytest.fixture(scope="session")

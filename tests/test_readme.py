@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -68,14 +67,8 @@ def test_the_other_commands_and_examples_run(installed: Path) -> None:
 
 
 @pytest.mark.slow
-def test_own_photos_become_a_model(tmp_path: Path) -> None:
+def test_own_photos_become_a_model(photos: Path) -> None:
     """Every command of the page, on real photos of three classes; a moment in place of minutes."""
-    with zipfile.ZipFile(ROOT / "checkpoints/lite-imagenette/calibration.zip") as archive:
-        for wnid, label in (("n03028079", "church"), ("n01440764", "fish"), ("n03445777", "ball")):
-            (tmp_path / "photos" / label).mkdir(parents=True)
-            names = [n for n in archive.namelist() if n.startswith(f"val/{wnid}/")][:20]
-            for name in names:
-                (tmp_path / "photos" / label / Path(name).name).write_bytes(archive.read(name))
     page = (ROOT / "docs" / "own-images.md").read_text()
     commands = [
         line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
@@ -88,9 +81,9 @@ def test_own_photos_become_a_model(tmp_path: Path) -> None:
         program, *words = shlex.split(f"{line} {more}")
         if program == "ofa-specialize":
             words += ["--candidates", "2"]
-        done = command(program, *words, cwd=tmp_path)
+        done = command(program, *words, cwd=photos.parent)
         assert done.returncode == 0, done.stderr
-    labels = (tmp_path / "pixel-20ms" / "labels.txt").read_text().split()
+    labels = (photos.parent / "pixel-20ms" / "labels.txt").read_text().split()
     assert labels == ["ball", "church", "fish"]
 
 
