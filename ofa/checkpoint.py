@@ -16,9 +16,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,14 @@ from ofa.preprocessing import Preprocessing
 from ofa.space import Arch, Genotypes, Space, Stage
 from ofa.weights import Array, shapes
 
-__all__ = ["Checkpoint", "Evaluated", "find_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Evaluated",
+    "find_checkpoint",
+    "load_checkpoint",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
 FORMAT = "ofa-checkpoint/1"
 _HASHED = ("weights.safetensors", "subnets.csv", "calibration.zip", "test.zip")
@@ -117,6 +126,11 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
+def load_checkpoint(name: str | Path) -> Checkpoint:
+    """A shipped checkpoint by its name, or the one in that folder. Raises UserError."""
+    return read_checkpoint(find_checkpoint(str(name)))
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and check a checkpoint folder. Raises UserError, naming the file and what is wrong."""
     try:
@@ -177,10 +191,10 @@ def write_checkpoint(
     """Write a checkpoint folder; its files appear under their names only when all are whole.
 
     evaluated: (architecture, MACs, accuracy in percent, images). files: calibration.zip, test.zip.
-    Same content, same bytes.
+    Same content, same bytes. Raises UserError where it cannot be written.
     """
     path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path, prefix=".partial-") as name:
+    with _told(path), tempfile.TemporaryDirectory(dir=path, prefix=".partial-") as name:
         partial = Path(name)
         metadata = {
             "format": FORMAT,
@@ -203,7 +217,23 @@ def write_checkpoint(
         hashes = {f: _sha256(partial / f) for f in _HASHED if (partial / f).exists()}
         (partial / "card.json").write_text(json.dumps({**card, "sha256": hashes}, indent=1) + "\n")
         for target in [*hashes, "card.json"]:
+            with (partial / target).open("rb") as written:
+                os.fsync(written.fileno())
+        for target in [*hashes, "card.json"]:
             (partial / target).replace(path / target)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A disk that is full or fails, as an error that the user can mend."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # safetensors has its own for the same
+        raise UserError(
+            f"the checkpoint cannot be written ({error})",
+            str(path),
+            "free some space and run the same command again, a training with --resume",
+        ) from error
 
 
 def read_evaluated(path: Path, space: Space) -> Evaluated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -57,7 +58,17 @@ def run(app: typer.Typer) -> NoReturn:
         code = _fail(_reworded(error))
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        code = _fail(_full(error))
     raise SystemExit(code or 0)
+
+
+def _full(error: OSError) -> UserError:
+    """What was finished stays: files get their names when they are whole."""
+    where = str(error.filename or "")
+    return UserError("no space is left on the disk", where, "free some, and run the same again")
 
 
 def _fail(error: UserError) -> int:

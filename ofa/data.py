@@ -7,7 +7,8 @@ number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +58,18 @@ LABELS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Splits:
-    """Images to train on, images held out of them to choose by, and test images to report on."""
+    """Images to train on, images held out of them to choose by, and test images to report on.
+
+    skipped: names of files that do not decode. copies: names of images left out of the former two,
+    since those after them have the same picture. digest: of all images in order.
+    """
 
     train: Images
     held_out: Images
     test: Images | None
     skipped: tuple[str, ...]
+    copies: tuple[str, ...] = ()
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,29 +140,58 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
 
     held_out: number of images; at most a fifth of them are taken. Test images come from ``test``,
     else from the ``val/`` of ``path``; else as many as are held out, at most an eighth of what is
-    left, are set apart. Raises UserError.
+    left, are set apart. A picture that is in several parts stays in the last one, so that none is
+    chosen by or reported on that was trained on. Raises UserError.
     """
     found = open_images(path)
-    train, skipped = found["train"].readable()
+    train, digests, skipped = _decoded(found["train"])
     few = np.bincount(train.labels, minlength=len(train.classes)).argmin()
     if (train.labels == few).sum() < 2:
         raise UserError(
             f"class {train.classes[few]!r} has fewer than two readable images", str(path)
         )
-    tests = found.get("val")
+    tests, of_tests = found.get("val"), digests
     if test is not None:
         tests = open_images(test)["train"]
         if tests.classes != train.classes:
             strange = sorted(set(tests.classes) ^ set(train.classes))
             raise UserError(f"class {strange[0]!r} is in one of {path} and {test} only", "--test")
     if tests is not None:
-        tests, bad = tests.readable()
+        tests, of_tests, bad = _decoded(tests)
         skipped += bad
     classes = len(train.classes)
     rest, held = split(train, max(classes, min(held_out, len(train) // 5)), seed)
     if tests is None and len(rest) >= _FEWEST_TO_SPLIT * classes:
         rest, tests = split(rest, max(classes, min(held_out, len(rest) // 8)), seed + 1)
-    return Splits(rest, held, tests, tuple(skipped))
+
+    pictures = [of_tests[name] for name in tests.names] if tests is not None else []
+    held, copies = _without(held, digests, set(pictures))
+    pictures += [digests[name] for name in held.names]
+    rest, more = _without(rest, digests, set(pictures))
+    pictures += [digests[name] for name in rest.names]
+    counts = np.bincount(rest.labels, minlength=classes)
+    if not (len(held) and counts.all()):
+        raise UserError(
+            f"all images of class {train.classes[counts.argmin()]!r} are copies of one, or of "
+            "images to test on",
+            str(path),
+        )
+    digest = hashlib.blake2b(b"".join(pictures) + rest.labels.tobytes(), digest_size=16)
+    return Splits(rest, held, tests, tuple(skipped), (*copies, *more), digest.hexdigest())
+
+
+def _decoded(images: Images) -> tuple[Images, dict[str, bytes], list[str]]:
+    """The images that decode, their digests by name, and the names of the others."""
+    digests = images.digests()
+    return images.named(digests), digests, [name for name in images.names if name not in digests]
+
+
+def _without(
+    images: Images, digests: Mapping[str, bytes], later: set[bytes]
+) -> tuple[Images, list[str]]:
+    """Those whose pictures are not among ``later``, and the names of the others."""
+    copies = [name for name in images.names if digests[name] in later]
+    return images.named(set(images.names) - set(copies)), copies
 
 
 class Loader:

@@ -7,10 +7,11 @@ points at small resolutions, so training, scoring and the device share it.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -93,20 +94,29 @@ class Images:
             rank[own] = np.arange(len(own))
         return self.take(np.lexsort((self.labels, rank)))
 
+    def named(self, names: Container[str]) -> Images:
+        """Only those of these names."""
+        return self.take(index for index, name in enumerate(self.names) if name in names)
+
     def readable(self) -> tuple[Images, list[str]]:
         """The images that decode, and the names of those that do not."""
+        found = self.digests()
+        return self.named(found), [name for name in self.names if name not in found]
 
-        def decodes(index: int) -> bool:
+    def digests(self) -> dict[str, bytes]:
+        """Of each image that decodes, by name: copies of one picture have the same."""
+
+        def digest(index: int) -> bytes | None:
             try:
-                self.image(index)
+                picture = self.image(index)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-                return False
-            return True
+                return None
+            content = str(picture.size).encode() + picture.tobytes()
+            return hashlib.blake2b(content, digest_size=16).digest()
 
         with ThreadPoolExecutor() as pool:
-            good = list(pool.map(decodes, range(len(self))))
-        bad = [name for name, ok in zip(self.names, good, strict=True) if not ok]
-        return self.take(np.flatnonzero(good)), bad
+            found = list(pool.map(digest, range(len(self))))
+        return {name: value for name, value in zip(self.names, found, strict=True) if value}
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

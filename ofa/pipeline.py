@@ -20,12 +20,12 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofa import ranks, train
-from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
+from ofa.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
 from ofa.errors import UserError
 from ofa.evaluate import Evaluator, recalibration_part
-from ofa.images import Images, split, uneven, write_zip
+from ofa.images import Images, open_images, split, uneven, write_zip
 from ofa.layers import lower, macs
 from ofa.machine import processor_name
 from ofa.preprocessing import IMAGENET, LITE0, Preprocessing
@@ -37,7 +37,7 @@ from ofa.space import Arch, Space
 from ofa.spaces import get_space
 from ofa.supernet import initial
 from ofa.teacher import Teacher, taught
-from ofa.weights import Array
+from ofa.weights import Array, shapes
 from ofa.wilson import wilson
 
 __all__ = ["Options", "Teller", "average", "convert", "evaluate_more", "train_supernet"]
@@ -53,12 +53,15 @@ _HISTORY = (
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What ``ofa-train`` was asked; see its help. recipe: a name, or a recipe of your own."""
+    """What ``ofa-train`` was asked; see its help. space, recipe: a name, or one of your own.
+
+    Without a name the space is that of ``init`` where it is a checkpoint, else ``lite``.
+    """
 
     data: str
     output: Path
     test: Path | None = None
-    space: str = "lite"
+    space: str | Space = ""
     init: str = "efficientnet-lite0"
     teacher: str = ""
     recipe: str | Recipe = ""
@@ -138,6 +141,10 @@ def _train_supernet(options: Options) -> Path:
 
 
 def _say_splits(splits: Splits, say: Callable[[str], None]) -> None:
+    for name in splits.copies[:5]:
+        say(f"left out {name}: the same picture is held out, or to test on")
+    if splits.copies:
+        say(f"{len(splits.copies)} copies left out")
     say(f"{len(splits.train)} images to train on, {len(splits.held_out)} held out, "
         f"{len(splits.test) if splits.test else 0} to test on, "
         f"{len(splits.train.classes)} classes")  # fmt: skip
@@ -170,7 +177,7 @@ def average(
     say = Teller(quiet)
     folder = output / "training"
     _check_output(output, folder, resume=False)
-    sources = [read_checkpoint(find_checkpoint(name)) for name in checkpoints]
+    sources = [load_checkpoint(name) for name in checkpoints]
     sources.sort(key=lambda source: len(_runs(source)))
     last = sources[-1]
     runs = _runs(last)
@@ -265,16 +272,17 @@ def convert(
     """
     torch.set_num_threads(threads)
     folder = output / "training"
-    _check_output(output, folder, resume=False)
     tensors, _ = read_reference(file, get_space(space_name))
-    splits = splits_of(data, None, 1500, 0)
-    classes = len(tensors["classifier.bias"])
-    if classes != len(splits.train.classes):
+    classes, own = len(tensors["classifier.bias"]), len(open_images(data)["train"].classes)
+    if classes != own:
         raise UserError(
-            f"it has {classes} classes, {data} {len(splits.train.classes)}",
+            f"it has {classes} classes, {data} {own}",
             str(file),
-            f"`ofa-train --init {file} --data {data}` trains it on yours",
+            f"`ofa-train --init {file} --space {space_name} --data {data}` trains it on yours",
         )
+    _check_output(output, folder, resume=False)
+    splits = splits_of(data, None, 1500, 0)
+    say(f"{subnets} subnets of {file.name} are evaluated, once; they are kept in {output}")
     space = replace(get_space(space_name), classes=classes)
     _say_splits(splits, say)
     archs = spread(space, subnets, np.random.default_rng(0))
@@ -303,7 +311,7 @@ def evaluate_more(
     """
     torch.set_num_threads(threads)
     say = Teller(quiet)
-    source = read_checkpoint(find_checkpoint(checkpoint))
+    source = load_checkpoint(checkpoint)
     card = source.card
     recalibration, held_out = source.samples()
     if data is not None:
@@ -364,17 +372,26 @@ def _start(
     classes, fresh = len(splits.train.classes), False
     given: dict[str, Any] = {"init": options.init, "published": None, "before": []}
     tensors: dict[str, Array] | None = None
-    space = replace(get_space(options.space), classes=classes)
+    wanted = options.space or None
+    if isinstance(wanted, str):
+        wanted = get_space(wanted)
+    space = replace(wanted or get_space("lite"), classes=classes)
     preprocessing = LITE0
     if options.init in PRETRAINED:
         given["published"] = options.init
     elif options.init.endswith(".pth"):
+        if wanted is None:
+            raise UserError(
+                "the file does not say of which space it is", options.init, "add --space mbv3-w1.0"
+            )
         tensors, _ = read_reference(Path(options.init), space)
         fresh = len(tensors["classifier.bias"]) != classes
         preprocessing = IMAGENET
         given["init"] = Path(options.init).name
     elif options.init != "none":
-        source = read_checkpoint(find_checkpoint(options.init))
+        source = load_checkpoint(options.init)
+        if wanted is not None:
+            _check_same(replace(source.space, classes=classes), space, source.path)
         fresh = source.classes != splits.train.classes
         space, tensors = replace(source.space, classes=classes), dict(source.tensors)
         preprocessing = source.preprocessing
@@ -414,6 +431,25 @@ def _start(
     return space, tensors, teacher, recipe, preprocessing, given
 
 
+def _check_same(has: Space, wanted: Space, where: Path) -> None:
+    """Raise UserError, naming the first tensor that differs, where a checkpoint's space is another.
+
+    Their classes are not compared.
+    """
+    if has == wanted:
+        return
+    own, needed = shapes(has), shapes(wanted)
+    names = [name for name in needed | own if own.get(name) != needed.get(name)]
+    first = ""
+    if names:
+        has_it, needs = (each.get(names[0], "missing") for each in (own, needed))
+        first = f": {names[0]} is {has_it}, the space needs {needs}"
+    raise UserError(
+        f"it is of space {has.name!r}, not of {wanted.name!r}{first}", str(where),
+        "leave the space out (--space), or train with --init none",
+    )  # fmt: skip
+
+
 def _lessons(
     options: Options, splits: Splits, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], Array]:
@@ -423,7 +459,7 @@ def _lessons(
             "this recipe distils from a checkpoint (--recipe)",
             fix="add --teacher CHECKPOINT, of the same classes",
         )
-    source = read_checkpoint(find_checkpoint(options.teacher))
+    source = load_checkpoint(options.teacher)
     where = f"--teacher {options.teacher}"
     if source.classes != splits.train.classes:
         raise UserError(f"its classes are not those of {options.data}", where)

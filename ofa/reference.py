@@ -6,6 +6,7 @@ it, of supernets and of networks cut from them at full size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,11 @@ def read_reference(file: Path, space: Space) -> tuple[dict[str, Array], Statisti
         found: Any = torch.load(file, map_location="cpu", weights_only=True)
         found = found.get("state_dict", found)
         source = {_key(key): np.asarray(value.float().numpy()) for key, value in found.items()}
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", str(file)) from error
     except Exception as error:  # a file of anything: the loader's errors share no class
-        reason = " ".join(str(error).split())[:200]
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it holds code, {code[1]}, which is not run" if code else "not of tensors only"
         raise UserError(f"not a readable checkpoint ({reason})", str(file)) from error
     theirs = _names(space)
     tensors: dict[str, Array] = {}

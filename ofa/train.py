@@ -17,7 +17,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,7 @@ class Run:
             "only": str(self.only) if self.only else None,
             "classes": list(self.splits.train.classes),
             "images": len(self.splits.train),
+            "pixels": self.splits.digest,
         }
 
     def _state(self) -> dict[str, Any]:
@@ -212,10 +213,18 @@ class Run:
             return
         target = self.folder / "state.pt"
         partial = target.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(self._good, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with partial.open("wb") as file:
+                torch.save(self._good, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # torch's own where the disk is full
+            partial.unlink(missing_ok=True)
+            raise UserError(
+                f"the state of step {self.step} cannot be written, the one before it stays",
+                str(self.folder),
+                "free some space and run the same command with --resume",
+            ) from error
         partial.replace(target)
 
     def resume(self) -> None:
@@ -242,10 +251,15 @@ class Run:
             )
         self._share(batch)
         mine = json.loads(json.dumps(self.identity))
-        for key, value in mine.items():
-            if identity.get(key) != value:
+        here = dict(_leaves(mine))
+        there = dict(_leaves(mine | identity))  # an older version did not write every key
+        for name in here | there:
+            if there.get(name) != here.get(name):
                 raise UserError(
-                    f"the run there has another {key}", str(path), "resume with its own options"
+                    f"the run there differs in {name}: {there.get(name)} there, "
+                    f"{here.get(name)} here",
+                    str(path),
+                    "resume with its own options",
                 )
         self._restore(state)
         self._good = state
@@ -547,6 +561,15 @@ def _has_bf16(device: torch.device) -> bool:
 
 def _phase_of(step: int, ends: tuple[int, ...]) -> int:
     return next(index for index, end in enumerate(ends) if step < end or index == len(ends) - 1)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values one by one, with the way to each: ``recipe.phases.0.share``."""
+    if not isinstance(value, dict | list):
+        yield path, value
+        return
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(inner, f"{path}.{key}" if path else str(key))
 
 
 def _copied(state: Any) -> Any:

@@ -12,6 +12,7 @@ from platformdirs import user_cache_path
 
 from ofa.errors import UserError
 from ofa.images import open_images
+from ofa.spaces import get_space
 
 __all__ = ["converted"]
 
@@ -35,6 +36,9 @@ def converted(
         raise UserError(
             "the file does not say of which space it is", str(file), "add --space mbv3-w1.0"
         )
+    get_space(space)
+    if not file.is_file():
+        raise UserError("no such file", str(file))
     if images is None:
         raise UserError(
             "the file has weights only", str(file),
@@ -48,13 +52,9 @@ def converted(
     for part in open_images(Path(images)).values():
         for index in range(len(part)):
             digest.update(hashlib.sha256(part.bytes_of(index)).digest())
-    try:
-        digest.update(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", str(file)) from error
+    digest.update(file.read_bytes())
     name = f"{file.stem}-{space}-{digest.hexdigest()[:12]}"
     folder = user_cache_path("ofa-specializer") / "converted" / name
     if not (folder / "weights.safetensors").exists():
-        tell(f"{_SUBNETS} subnets of {file.name} are evaluated, once; they are kept in {folder}")
         convert(file, space, Path(images), folder, _SUBNETS, threads or os.cpu_count() or 1, tell)
     return folder

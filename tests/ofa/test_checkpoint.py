@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,31 @@ def test_weights_of_another_kind_are_refused(folder: Path, tmp_path: Path) -> No
     weights.write_bytes(b"\x80\x04pickle")
     with pytest.raises(UserError, match="not a checkpoint's weights"):
         read_checkpoint(copy)
+
+
+def test_a_full_disk_leaves_what_was_there(folder: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk's."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    source = read_checkpoint(copy)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match="the checkpoint cannot be written"):
+            write_checkpoint(
+                copy,
+                space=TINY,
+                classes=source.classes,
+                labels=source.labels,
+                preprocessing=LITE0,
+                tensors=initial(TINY, 1),
+                card={"name": "other"},
+                evaluated=[(TINY.largest(), 1, 50.5, 100)],
+                files={},
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_checkpoint(copy).sha256 == source.sha256
+    assert sorted(p.name for p in copy.iterdir()) == sorted(p.name for p in folder.iterdir())
 
 
 def test_an_unknown_checkpoint_names_the_shipped_ones() -> None:

@@ -90,6 +90,38 @@ def test_rare_classes_are_shown_as_often(tmp_path: Path) -> None:
     assert abs(np.diff(np.bincount(shown))[0]) <= 8
 
 
+def test_a_picture_is_in_one_part_only(shapes_folder: Path, tmp_path: Path) -> None:
+    """Copies of test images, and of held-out ones, are not trained on; they are named."""
+    folder = shutil.copytree(shapes_folder, tmp_path / "photos")
+    plain = splits_of(folder, None, 50, 0)
+    assert plain.test is not None
+    assert plain.copies == ()
+    write_zip(tmp_path / "tests", {"": plain.train.interleaved().take(range(10))})
+    for name in (folder / "rows").glob("*.png"):  # the same pictures in another format
+        with Image.open(name) as picture:
+            picture.save(name.with_suffix(".bmp"))
+    splits = splits_of(folder, tmp_path / "tests", 50, 0)
+    assert splits.test is not None
+    train, held_out, test = (
+        set(part.digests().values()) for part in (splits.train, splits.held_out, splits.test)
+    )
+    assert not train & held_out
+    assert not (train | held_out) & test
+    left = len(splits.train) + len(splits.held_out)
+    assert left + len(splits.copies) == len(open_images(folder)["train"])
+    assert (len(test), splits.digest != plain.digest) == (10, True)
+
+
+def test_copies_of_one_picture_are_not_a_class(shapes_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(shapes_folder, tmp_path / "photos")
+    for path in (folder / "rows").iterdir():
+        shutil.copyfile(folder / "rows" / "000.png", path) if path.stem != "000" else None
+    with pytest.raises(UserError, match="of class 'rows' are copies of one"):
+        splits_of(folder, None, 50, 0)
+    with pytest.raises(UserError, match="or of images to test on"):
+        splits_of(shapes_folder, shapes_folder, 50, 0)
+
+
 def test_a_torch_data_set_becomes_a_folder(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     values = torch.arange(3 * 4 * 4).reshape(3, 4, 4) / 255

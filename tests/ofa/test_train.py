@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from ofa import train
 from ofa.errors import UserError
 from ofa.evaluate import Evaluator
 from ofa.images import split
@@ -67,9 +70,40 @@ def test_killed_and_resumed_is_straight(straight, shapes_folder: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_another_run_is_not_resumed(straight, shapes_folder: Path) -> None:
-    with pytest.raises(UserError, match="another recipe"):
+def test_another_run_is_not_resumed(straight, shapes_folder: Path, tmp_path: Path) -> None:
+    """What differs is said: in the recipe, or in one picture of the same name."""
+    with pytest.raises(UserError, match=r"differs in recipe\.lr: 0\.005 there, 0\.001 here"):
         tiny_run(shapes_folder, straight.folder, replace(RECIPE, lr=1e-3))
+    first, *others = RECIPE.phases
+    longer = replace(RECIPE, phases=(replace(first, random=1), *others))
+    with pytest.raises(UserError, match=r"differs in recipe\.phases\.0\.random: 0 there, 1 here"):
+        tiny_run(shapes_folder, straight.folder, longer)
+    images = shutil.copytree(shapes_folder, tmp_path / "images")
+    name = straight.splits.train.names[0]
+    with Image.open(images / name) as picture:
+        picture.rotate(180).save(images / name)
+    with pytest.raises(UserError, match="differs in pixels"):
+        tiny_run(images, straight.folder)
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_the_last_state(
+    shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "SAVE_EVERY", 10)
+    run = tiny_run(shapes_folder, tmp_path)
+
+    def fill(progress) -> None:
+        if progress.step == 25:
+            (tmp_path / "state.partial").symlink_to("/dev/full")
+
+    with pytest.raises(UserError, match="the state of step 30 cannot be written"):
+        run.train(40, fill)
+    assert not (tmp_path / "state.partial").is_symlink()
+    again = tiny_run(shapes_folder, tmp_path)
+    assert again.step == 20
+    again.train(40, lambda _: None)
+    assert again.step == 40
 
 
 @pytest.mark.slow
