@@ -106,6 +106,13 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
         (["--data", "shapes", "--teacher", "lite-imagenette"], "its classes are not those of"),
         (["--data", "shapes", "--teacher", "x", "--recipe", "tiny"], "has a teacher of its own"),
         (["--data", "shapes", "--init", "nope"], "no checkpoint 'nope'"),
+        (["--data", "shapes", "--init", "no.pth"], "add --space mbv3-w1.0"),
+        (["--data", "shapes", "--init", "no.pth", "--space", "mbv3-w1.0"], "cannot be read"),
+        (["--data", "shapes", "--space", "mcu"], "has not EfficientNet-Lite0's skeleton"),
+        (
+            ["--data", "shapes", "--init", "lite-imagenette", "--space", "mcu"],
+            "not of 'mcu': stem.weight is (32, 3, 3, 3), the space needs (16, 3, 3, 3)",
+        ),
         (["--data", "shapes", "--arch", "r96 3x3e9"], "stages"),
         (["--data", "shapes", "--output", "/proc/nowhere"], "cannot write there"),
         (["--data", "shapes", "--resume"], "no training state to resume"),
