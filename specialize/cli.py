@@ -105,6 +105,14 @@ def specialize(
             "and choose with.",
         ),
     ] = None,
+    finetune: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Train the chosen subnet alone on --images for that long (5m, 90s, 1h), and keep "
+            "it if it is better on those held out; needs the train extra.",
+        ),
+    ] = "",
     pareto: Annotated[
         bool,
         typer.Option("--pareto", help="Write the whole front too: front.csv and front.png."),
@@ -146,7 +154,10 @@ def specialize(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads for scoring.")] = os.cpu_count()
     or 1,
     seed: Annotated[
-        int, typer.Option(min=0, help="Same seed, same files, on one kind of processor.")
+        int,
+        typer.Option(
+            min=0, help="Same seed, same files, on one kind of processor (not with --finetune)."
+        ),
     ] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Write into a folder that holds other files.")
@@ -192,7 +203,8 @@ def specialize(
         "sram": sram, "flash": flash, "minimize": minimize, "min_accuracy": min_accuracy,
         "tradeoff": tradeoff, "strategy": strategy,
         "evaluations": evaluations, "checkpoint": checkpoint, "space": space, "output": output,
-        "confidence": confidence, "candidates": candidates, "images": images, "pareto": pareto,
+        "confidence": confidence, "candidates": candidates, "images": images, "finetune": finetune,
+        "pareto": pareto,
         "serials": serial or (), "ssh": ssh, "benchmark": benchmark,
         "precision": precision, "runtime": runtime, "assume_runtime": assume_runtime,
         "threads": threads, "seed": seed, "force": force, "tell": tell,

@@ -119,6 +119,8 @@ def specialize_fleet(
             raise UserError("several devices are compared within budgets only", flag)
     if options.get("serials") or options.get("ssh") or options.get("benchmark"):
         raise UserError("several devices are not measured in one run", fix="run each on its own")
+    if options.get("finetune"):
+        raise UserError("one network is trained in one run", "--finetune", "run each on its own")
     texts = [budget] if isinstance(budget, str) else list(budget)
     budgets = budgets_of(texts, sram, flash)
     asked = [*texts, *(text for text in (sram, flash) if text is not None)]

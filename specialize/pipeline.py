@@ -27,7 +27,7 @@ from devices.reach import HOSTS, Compiler, Meter, reach, reachable, uncompiled
 from devices.runtime import profile_for
 from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from ofa.errors import UserError
-from ofa.images import Images, open_images, split
+from ofa.images import Images
 from ofa.layers import lower, macs, parameters
 from ofa.space import Arch
 from ofa.table import Stacked, Table
@@ -43,12 +43,14 @@ from specialize.export.onnx import onnx_model
 from specialize.export.quantize import check_quantizable, qdq_model
 from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
+from specialize.finetune import check_trainable, tune
 from specialize.front import check_drawable, front_csv, front_png
 from specialize.output import check_folder, write
 from specialize.page import collect, render
 from specialize.pose import check_reachable, cost_tables, demanding, memory_of, pose
 from specialize.problem import REPORTED, Budget, Limit, Objective, Problem, Quantity, budgets_of
 from specialize.refine import evaluate_more
+from specialize.samples import samples
 from specialize.score import Cut, Int8Scorer, Scorer, percent_right
 from specialize.search import SearchResult, exact, get_strategy
 
@@ -102,6 +104,7 @@ def specialize(
     confidence: float = 0.9,
     candidates: int = 10,
     images: str | Path | None = None,
+    finetune: str = "",
     pareto: bool = False,
     serials: Sequence[str] = (),
     ssh: str | None = None,
@@ -122,21 +125,23 @@ def specialize(
     ``Objective``; without them the highest accuracy within the budgets is best. strategy: a name of
     ``STRATEGIES``. evaluations: subnets near the budget that are scored on images before the choice
     and refine the accuracy model. output: by default a folder of the working directory named after
-    what was asked. images: the user's own, to recalibrate and choose with. space: of a checkpoint
-    that is a .pth file of the research code, which needs images, see ``converted``. pareto: write
-    the whole front too, as front.csv and front.png. serials, ssh, benchmark: where the device is
-    connected, see ``devices.reach``; then candidates are measured there, those that miss the budget
-    are left out, and the winner is measured once more. precision: ``float32`` or ``int8``, of the
-    files; by default what the device's profile is of. runtime: what will run the file there
-    ("tflite 2.16, 4 threads"); where the profile is of another one it is refused, or with
-    assume_runtime its bound is widened, see ``devices.runtime``.
+    what was asked. images: the user's own, to recalibrate and choose with. finetune: for how long
+    the chosen subnet is trained alone on ``images`` ("5m", "90s"), see ``tune``; it needs torch.
+    space: of a checkpoint that is a .pth file of the research code, which needs images, see
+    ``converted``. pareto: write the whole front too, as front.csv and front.png. serials, ssh,
+    benchmark: where the device is connected, see ``devices.reach``; then candidates are measured
+    there, those that miss the budget are left out, and the winner is measured once more. precision:
+    ``float32`` or ``int8``, of the files; by default what the device's profile is of. runtime: what
+    will run the file there ("tflite 2.16, 4 threads"); where the profile is of another one it is
+    refused, or with assume_runtime its bound is widened, see ``devices.runtime``.
     tell: called with a line of text after each step. Same seed, same architecture and, on one kind
-    of processor, the same files.
+    of processor, the same files; not so with finetune, whose time is the clock's.
     Raises UserError for what the caller can mend; then nothing is written.
     """
     if precision not in ("", "float32", "int8"):
         raise UserError(f"unknown precision {precision!r} (--precision)", fix="float32 or int8")
     clock = _Clock()
+    seconds = check_trainable(finetune, images) if finetune else 0.0
     objective = Objective(minimize, min_accuracy, tradeoff)
     budgets = budgets_of(budget, sram, flash)
     if not budgets and objective == Objective():
@@ -154,6 +159,7 @@ def specialize(
     asked += [("--precision", precision)] if precision else []
     asked += [("--runtime", runtime)] if runtime else []
     asked += [("--assume-runtime",)] if assume_runtime else []
+    asked += [("--finetune", finetune)] if finetune else []
     command = _command(device, asked, strategy, checkpoint, confidence, candidates, images, seed)
     if pareto:
         check_drawable()
@@ -172,7 +178,7 @@ def specialize(
     with clock("load"):
         if str(checkpoint).endswith(".pth"):
             checkpoint = converted(Path(checkpoint), space, images, threads, tell)
-            images = None
+            images = images if finetune else None
         elif space:
             raise UserError(
                 "a checkpoint says what its space is", f"--space {space}", "leave it out"
@@ -180,7 +186,7 @@ def specialize(
         source = read_checkpoint(find_checkpoint(str(checkpoint)))
         if precision == "int8":
             check_quantizable(lower(source.space, source.space.largest()))
-        recalibration, held_out = _samples(source, images)
+        recalibration, held_out, train = samples(source, images, bool(finetune))
         kind = Int8Scorer if precision == "int8" else Scorer
         scorer = kind(source, recalibration, threads or os.cpu_count() or 1)
     bench = Bench(device, meter, source, precision) if meter is not None else None
@@ -248,7 +254,7 @@ def specialize(
             archs = [source.space.decode(row) for row in found.genotypes]
             estimates = percent(model.table.price(found.genotypes))
             scored = _score(scorer, archs, estimates, held_out, objective, costs, tell)
-        if meter is not None and isinstance(meter, Compiler):
+        if isinstance(meter, Compiler):
             scored = _keep_compiled(meter, source, problem, scored)
         winner = scored[0]
         missing = (min_accuracy or 0) - winner.held_out.value
@@ -263,6 +269,14 @@ def specialize(
                 "--min-accuracy",
                 f"try {winner.held_out.value - 0.05:.1f}",
             )
+    tuned = None
+    if train is not None:
+        with clock("fine-tune"):
+            cut, tuned = tune(
+                scorer, winner.cut, train, held_out, seconds,
+                lambda cut: _excess_compiled(meter, source, problem, cut) <= 1, seed, tell,
+            )  # fmt: skip
+            winner = replace(winner, cut=cut, held_out=tuned.after if tuned.kept else tuned.before)
     with clock("test"):
         scorer.pixels_of.cache_clear()  # from here on it is the test images only
         test = source.test()
@@ -338,6 +352,7 @@ def specialize(
             test=value,
             test_float32=plain,
         ),
+        finetuned=tuned,
         latency_ms=r.Latency(
             point=latency.point, bound=latency.bound, confidence=confidence, measured=on_device
         ),
@@ -491,27 +506,30 @@ def _keep_compiled(
 
     It packs weights by their values, and those of a candidate are known once it is quantized.
     """
-    kept, nearest = [], np.inf
-    for one in scored:
-        content = (one.cut.layers, one.cut.folded, source.labels, source.preprocessing, "scored")
-        found = meter.vela.compile(tflite_model(*content, one.cut.quantized))
-        costs: dict[Quantity, float] = {"latency": found.ms, "sram": found.sram}
-        excess = max(
-            (costs[q] / limit.budget.limit for limit in problem.limits
-             if (q := limit.budget.quantity) in costs),
-            default=0.0,
-        )  # fmt: skip
-        nearest = min(nearest, excess)
-        if excess <= 1:
-            kept.append(one)
+    excesses = [_excess_compiled(meter, source, problem, one.cut) for one in scored]
+    kept = [one for one, excess in zip(scored, excesses, strict=True) if excess <= 1]
     if not kept:
         raise UserError(
             f"no subnet keeps the budgets when it is compiled; the nearest exceeds them by "
-            f"{100 * (nearest - 1):.1f} %",
+            f"{100 * (min(excesses) - 1):.1f} %",
             f"--device {meter.device}",
             "give a larger budget, or more --candidates",
         )
     return kept
+
+
+def _excess_compiled(meter: Meter | None, source: Checkpoint, problem: Problem, cut: Cut) -> float:
+    """What the compiled file takes of its budgets, as the largest share; 0 without a compiler."""
+    if not isinstance(meter, Compiler):
+        return 0.0
+    content = (cut.layers, cut.folded, source.labels, source.preprocessing, "scored")
+    found = meter.vela.compile(tflite_model(*content, cut.quantized))
+    costs: dict[Quantity, float] = {"latency": found.ms, "sram": found.sram}
+    return max(
+        (costs[q] / limit.budget.limit for limit in problem.limits
+         if (q := limit.budget.quantity) in costs),
+        default=0.0,
+    )  # fmt: skip
 
 
 def _score(
@@ -635,25 +653,6 @@ def _for_firmware(
         name, file, model, cut.layers, cut.quantized, source.labels, source.preprocessing,
         operators, arena, about,
     )  # fmt: skip
-
-
-def _samples(source: Checkpoint, images: str | Path | None) -> tuple[Images, Images]:
-    """Images to recalibrate with, and to choose by: the checkpoint's, or the user's own."""
-    if images is None:
-        return source.samples()
-    own, skipped = open_images(Path(images))["train"].readable()
-    if own.classes != source.classes:
-        raise UserError(
-            f"its classes are {', '.join(own.classes)}", f"--images {images}",
-            f"the checkpoint's are {', '.join(source.classes)}",
-        )  # fmt: skip
-    if len(own) < 2 * len(own.classes):
-        raise UserError(
-            f"only {len(own)} readable images ({len(skipped)} skipped)", f"--images {images}",
-            "give at least two of each class",
-        )  # fmt: skip
-    held_out, recalibration = split(own, min(256, len(own) // 2), 0)
-    return recalibration, held_out
 
 
 def _words(

@@ -30,6 +30,7 @@ __all__ = [
     "format_quantity",
     "minimum",
     "parse_budget",
+    "parse_duration",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -49,6 +50,7 @@ _UNITS: dict[str, tuple[Quantity, float]] = {
     "mparams": ("parameters", 1e6),
 }
 _BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "kib": 1024.0, "mib": 1024.0**2}
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _EXAMPLES = "20ms, 300MMACs or 3Mparams"
 
 #: Quantity -> unit that it is reported in, and how many of its own unit that is.
@@ -90,26 +92,9 @@ def parse_budget(text: str, memory: Literal["sram", "flash"] | None = None) -> B
     where, examples = (
         ("--budget", _EXAMPLES) if memory is None else (f"--{memory}", "256kB or 1MiB")
     )
-    match = re.fullmatch(
-        r"\s*([-+]?[0-9.]+(?:e[-+]?\d+)?|[-+]?inf|nan)\s*([a-z]*)\s*", text.lower()
-    )
-    if match is None:
-        raise UserError(f"budget {text!r} is not a number with a unit", where, f"write {examples}")
-    number, unit = match.groups()
-    try:
-        value = float(number)
-    except ValueError:
-        raise UserError(f"budget {text!r} is not a number", where, f"write {examples}") from None
-    unusable = UserError(f"budget {text!r} is not positive and finite", where, f"write {examples}")
-    if not 0 < value < np.inf:
-        raise unusable
+    some = ("ms", "MMACs", "Mparams") if memory is None else ("kB", "MB")
+    value, unit = _value_and_unit(f"budget {text!r}", text, some, where, examples)
     units = _UNITS if memory is None else {name: (memory, size) for name, size in _BYTES.items()}
-    if not unit:
-        some = ("ms", "MMACs", "Mparams") if memory is None else ("kB", "MB")
-        *first, last = [number + one for one in some]
-        raise UserError(
-            f"budget {text!r} has no unit", where, f"write {', '.join(first)} or {last}"
-        )
     if memory is None and unit in _BYTES:
         raise UserError(
             f"budget {text!r} is in bytes, of which memory?",
@@ -121,8 +106,46 @@ def parse_budget(text: str, memory: Literal["sram", "flash"] | None = None) -> B
     quantity, size = units[unit]
     limit = value * size
     if not 0 < limit < np.inf:  # scaling can leave the range of floats
-        raise unusable
+        raise _unusable(f"budget {text!r}", where, examples)
     return Budget(quantity, limit)
+
+
+def parse_duration(text: str) -> float:
+    """The seconds that a text like ``5m``, ``90s`` or ``1h`` says. Raises UserError."""
+    where, examples = "--finetune", "5m, 90s or 1h"
+    value, unit = _value_and_unit(f"time {text!r}", text, tuple(_SECONDS), where, examples)
+    if unit not in _SECONDS:
+        raise UserError(f"time {text!r} has an unknown unit", where, f"write {examples}")
+    seconds = value * _SECONDS[unit]
+    if not seconds < np.inf:
+        raise _unusable(f"time {text!r}", where, examples)
+    return seconds
+
+
+def _value_and_unit(
+    what: str, text: str, units: Sequence[str], where: str, examples: str
+) -> tuple[float, str]:
+    """A positive number, and its unit in small letters. units: what to name where there is none."""
+    match = re.fullmatch(
+        r"\s*([-+]?[0-9.]+(?:e[-+]?\d+)?|[-+]?inf|nan)\s*([a-z]*)\s*", text.lower()
+    )
+    if match is None:
+        raise UserError(f"{what} is not a number with a unit", where, f"write {examples}")
+    number, unit = match.groups()
+    try:
+        value = float(number)
+    except ValueError:
+        raise UserError(f"{what} is not a number", where, f"write {examples}") from None
+    if not 0 < value < np.inf:
+        raise _unusable(what, where, examples)
+    if not unit:
+        *first, last = [number + one for one in units]
+        raise UserError(f"{what} has no unit", where, f"write {', '.join(first)} or {last}")
+    return value, unit
+
+
+def _unusable(what: str, where: str, examples: str) -> UserError:
+    return UserError(f"{what} is not positive and finite", where, f"write {examples}")
 
 
 def budgets_of(budget: str | Sequence[str], sram: str | None, flash: str | None) -> list[Budget]:

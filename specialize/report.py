@@ -80,6 +80,26 @@ class Accuracy(_Part):
     )
 
 
+class Finetuned(_Part):
+    """What training the chosen subnet alone gained, in percent of right answers."""
+
+    seconds: float = _about("that it was trained")
+    steps: int
+    epochs: float = _about("passes over the images")
+    images: int = _about("that it was trained on")
+    before: Share = _about("as it was cut from the supernet, on held-out images")
+    after: Share = _about("trained, on the same images")
+    kept: bool = _about("whether the files are of the trained one: only if it is better")
+
+    def __str__(self) -> str:
+        change = f"{self.before.value:.1f} to {self.after.value:.1f} %"
+        verdict = f"{self.after.value - self.before.value:+.1f} points" if self.kept else "not kept"
+        return (
+            f"{verdict}: {change} on {self.after.n} held-out images, by {self.steps} steps "
+            f"({self.epochs:.1f} epochs of {self.images} images, {self.seconds:.0f} s)"
+        )
+
+
 class Measured(_Part):
     """A measured latency, in ms."""
 
@@ -191,6 +211,7 @@ class Report(_Part):
     macs: int
     parameters: int
     accuracy: Accuracy
+    finetuned: Finetuned | None = _about("what `--finetune` gained; null without", default=None)
     latency_ms: Latency
     host_latency_ms: list[Measured] = _about("the files on this machine, one thread")
     memory: Memory
@@ -249,6 +270,8 @@ def render(report: Report, folder: str) -> Grid:
     plain = report.accuracy.test_float32
     if plain is not None:
         row("", f"before quantization {plain.value:.1f} % ({plain.low:.1f} to {plain.high:.1f})")
+    if report.finetuned is not None:
+        row("fine-tuned", str(report.finetuned))
     row("network", report.architecture)
     row(
         "",

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime as ort
@@ -78,6 +79,12 @@ class Scorer:
         self.recalibration = recalibration.interleaved().take(range(few))
         #: Images, resolution -> (N, r, r, 3), kept for the next time.
         self.pixels_of = lru_cache(_KEPT)(Images.pixels)
+
+    def of(self, checkpoint: Checkpoint) -> Self:
+        """The same of other weights; recalibration images and resized ones are shared."""
+        other = copy(self)
+        other.checkpoint = checkpoint
+        return other
 
     def cut(self, arch: Arch) -> Cut:
         """The subnet, recalibrated."""

@@ -74,17 +74,21 @@ def test_own_photos_become_a_model(photos: Path) -> None:
         line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
         for line in block.splitlines()
     ]  # fmt: skip
-    assert len(commands) == 6
+    assert len(commands) == 7
     short = {"ofa-train --data": "--hours 0.001 --subnets 4", "ofa-train evaluate": "--more 2"}
     for line in commands:
         more = next((words for start, words in short.items() if line.startswith(start)), "")
         program, *words = shlex.split(f"{line} {more}")
         if program == "ofa-specialize":
             words += ["--candidates", "2"]
+        if "--finetune" in words:
+            words += ["--finetune", "2s"]
         done = command(program, *words, cwd=photos.parent)
         assert done.returncode == 0, done.stderr
     labels = (photos.parent / "pixel-20ms" / "labels.txt").read_text().split()
     assert labels == ["ball", "church", "fish"]
+    report = json.loads((photos.parent / "tuned" / "report.json").read_text())
+    assert report["finetuned"]["steps"] >= 1
 
 
 def test_links_lead_somewhere() -> None:

@@ -19,6 +19,7 @@ from specialize.problem import (
     format_quantity,
     minimum,
     parse_budget,
+    parse_duration,
 )
 from tests.specialize.tables import SMALL, everything, random_table
 from tests.strategies import TINY
@@ -97,6 +98,28 @@ def test_any_text_is_a_sound_budget_or_refused(text: str) -> None:
 def test_a_wrong_budget_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         parse_budget(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("1.5 h", 5400), ("0.5M", 30), ("1e2s", 100)]
+)
+def test_a_duration_is_read_in_its_unit(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("5", "time '5' has no unit; write 5s, 5m or 5h"),
+        ("5ms", "unknown unit; write 5m, 90s or 1h"),
+        ("0s", "not positive"),
+        ("1e308h", "not positive and finite"),
+        ("a while", "not a number with a unit"),
+    ],
+)
+def test_a_wrong_duration_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        parse_duration(text)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["sum", "max"]))
