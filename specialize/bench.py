@@ -32,7 +32,7 @@ class Bench:
         self.precision = precision
 
     def measure(self, archs: Sequence[Arch]) -> list[Measurement]:
-        """Latency of each, measured in turns so that a drift of the device hits all alike.
+        """Latency of each, in repeats so that a drift of the device hits all alike.
 
         Latency does not depend on the weights' values, so batch norms are not recalibrated, and
         integers are those of noise.

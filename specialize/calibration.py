@@ -1,10 +1,11 @@
 """A device's profile from a few of its own measurements: taken, kept, resumed, checked.
 
-Which subnets are measured is chosen so that they differ most in what a profile prices. A reference
-network is measured with every few of them: where it drifts a little the others are corrected by
-it, where it drifts far the device was not at rest. Every measurement is appended to a file beside
-the profile as soon as it is there, so that a calibration can go on after an interruption, and be
-fitted anew.
+Half of the subnets that are measured differ most in what a profile prices, half are the most
+accurate of their size: a search picks those whose latency a profile underestimates, so errors on
+other networks say too little of what it finds. A reference network is measured with every few of
+them: where it drifts a little the others are corrected by it, where it drifts far the device was
+not at rest. Every measurement is appended to a file beside the profile as soon as it is there, so
+that a calibration can go on after an interruption, and be fitted anew.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +24,59 @@ from devices.calibrate import Sample, fit_profile, informative, write_profile
 from devices.measure import Measurement
 from devices.profile import CALIBRATED, MEASURED_HERE, Hardware, Profile, Runtime, user_profiles
 from devices.reach import Local
+from ofa.checkpoint import Checkpoint
 from ofa.errors import UserError
 from ofa.layers import lower
 from ofa.machine import processor_name
 from ofa.sampling import spread
 from ofa.space import Arch
+from ofa.table import tabulate
+from specialize.accuracy import fit
 from specialize.bench import Bench
+from specialize.problem import Budget, Limit, Problem
+from specialize.search import exact
 
-__all__ = ["Holds", "calibrate", "check", "like_of", "profile_here"]
+__all__ = ["Holds", "calibrate", "check", "like_of", "profile_here", "subnets_to_measure"]
 
 #: Measured to fit a profile of this machine: ten networks do most of the work (docs/devices.md).
 _HOST_SAMPLES = 14
-_CANDIDATES = 400  # of which the most informative are measured
+_CANDIDATES = 400  # of which the most informative are chosen
 _TURN = 5  # subnets between two measurements of the reference
 _DRIFT = 0.10  # of the reference within a calibration, of all networks after it
 _CHECKED = 3
 
 
-def profile_here(bench: Bench, seed: int) -> Profile:
-    """A profile of this machine, fitted to a spread of measured subnets; it is not kept."""
+def subnets_to_measure(checkpoint: Checkpoint, count: int) -> list[Arch]:
+    """``count`` subnets, fewer where there are no more; the same first ones for every count.
+
+    In turns one that differs most from those before it in what a profile prices, and one of the
+    front of accuracy over MACs: its ends, its middle, its quarters and so on, by log(MACs).
+    """
+    space = checkpoint.space
+    apart = spread(space, _CANDIDATES, np.random.default_rng(0))
+    apart = [apart[i] for i in informative([lower(space, arch) for arch in apart], count)]
+    size = tabulate(space, lambda layer: layer.macs)
+    anything = Limit(Budget("macs", np.inf), size, np.inf)
+    accuracy = fit(space, checkpoint.evaluated).table
+    front = exact.front(Problem(space, accuracy, (anything,), "any device"))
+    ends = np.log(front.cost[[0, -1]])
+    places = [0.0, 1.0, *(_between(index) for index in range(1, count))]
+    rows = front.rows[[front.within(np.exp(np.interp(at, (0, 1), ends))) for at in places]]
+    best = [space.decode(row) for row in rows]
+    turns = (arch for pair in zip_longest(apart, best) for arch in pair if arch is not None)
+    return list(dict.fromkeys(turns))[:count]
+
+
+def _between(index: int) -> float:
+    """Number ``index`` (from 1 on) of 1/2, 1/4, 3/4, 1/8 ...: its bits, mirrored at the point."""
+    bits = f"{index:b}"
+    return int(bits[::-1], 2) / float(1 << len(bits))
+
+
+def profile_here(bench: Bench) -> Profile:
+    """A profile of this machine, fitted to some measured subnets; it is not kept."""
     space = bench.checkpoint.space
-    rng = np.random.default_rng(seed)
-    # Of a larger spread, since a small one is the ends of each resolution and nothing between.
-    wide = spread(space, 5 * _HOST_SAMPLES, rng)
-    archs = [wide[i] for i in rng.choice(len(wide), min(_HOST_SAMPLES, len(wide)), replace=False)]
+    archs = subnets_to_measure(bench.checkpoint, _HOST_SAMPLES)
     measured = bench.measure(archs)
     samples = [
         (lower(space, arch), m.median_ms, m.p90_ms) for arch, m in zip(archs, measured, strict=True)
@@ -82,8 +113,7 @@ def calibrate(
     space = bench.checkpoint.space
     target = user_profiles() / f"{name}.json"
     record = _Record.of(name, like.name if like else bench.name, bench)
-    candidates = spread(space, _CANDIDATES, np.random.default_rng(0))
-    wanted = [candidates[i] for i in informative([lower(space, a) for a in candidates], count)]
+    wanted = subnets_to_measure(bench.checkpoint, count)
     left = [arch for arch in wanted if str(arch) not in record.ms]
     reference = space.largest(space.resolutions[len(space.resolutions) // 2])
     for start in range(0, len(left), _TURN):

@@ -56,7 +56,7 @@ def main() -> None:
     )
     more = (
         f"Of {BUDGETS} budgets, those that the most accurate subnet keeps: measured 90th "
-        "percentile, one thread."
+        "percentile, one thread, measured anew."
     )
     header_kept = ["runtime", "by the profile alone", "after the closed loop", "of", "s a budget"]
     record(

@@ -11,10 +11,14 @@ import pytest
 from devices.measure import Measurement
 from devices.profile import get_profile
 from devices.reach import here
-from ofa.checkpoint import read_checkpoint
+from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.errors import UserError
+from ofa.table import tabulate
+from specialize.accuracy import fit
 from specialize.bench import Bench
-from specialize.calibration import calibrate, check
+from specialize.calibration import calibrate, check, subnets_to_measure
+from specialize.problem import Budget, Limit, Problem
+from specialize.search import exact
 from tests.commands import command
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -149,3 +153,23 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
     (config / "mine.measured.jsonl").write_text("{}\nnonsense\n")
     with pytest.raises(UserError, match="not a file of measurements"):
         calibrate("mine", bench, like, 10)
+
+
+@pytest.mark.slow
+def test_half_of_the_measured_subnets_are_the_best_of_their_size() -> None:
+    """And more samples begin with those of fewer, so that a calibration can be added to."""
+    checkpoint = read_checkpoint(find_checkpoint("mcu-cifar10"))
+    archs = subnets_to_measure(checkpoint, 12)
+    assert len(set(archs)) == 12
+    assert subnets_to_measure(checkpoint, 9) == archs[:9]
+    model = fit(checkpoint.space, checkpoint.evaluated)
+    sizes = tabulate(checkpoint.space, lambda layer: layer.macs)
+    best = 0
+    for arch in archs:
+        genotype = checkpoint.space.encode([arch])
+        budget = Budget("macs", float(sizes.price(genotype)[0]))
+        problem = Problem(
+            checkpoint.space, model.table, (Limit(budget, sizes, budget.limit),), "any"
+        )
+        best += float(model.table.price(genotype)[0]) >= exact.search(problem, count=1).bound - 1e-9
+    assert 6 <= best < 12
