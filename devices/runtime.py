@@ -95,6 +95,12 @@ def for_use(profile: Profile, use: Use, assume: bool) -> tuple[Profile, str | No
     if not differences:
         return profile, None
     told = " and ".join(differences)
+    if profile.kind == "microcontroller" and use.precision != profile.precision:
+        raise UserError(
+            f"{profile.name!r} runs {profile.precision} networks, not {use.precision}",
+            "--precision",
+            "leave it out",
+        )
     if not assume:
         nearest = sorted(
             (

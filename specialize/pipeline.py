@@ -194,7 +194,7 @@ def specialize(
         assert bench is not None
         tell("measuring a spread of subnets on this machine")
         with clock("calibrate"):
-            profile = profile_here(bench, seed)
+            profile = profile_here(bench)
     profile = profile.of_space(source.space.name)
 
     costs = cost_tables(source.space, profile, source.labels, precision)
@@ -255,7 +255,11 @@ def specialize(
             estimates = percent(model.table.price(found.genotypes))
             scored = _score(scorer, archs, estimates, held_out, objective, costs, tell)
         if isinstance(meter, Compiler):
-            scored = _keep_compiled(meter, source, problem, scored)
+            scored, problem = _keep_compiled(
+                meter, source, problem, scored, attempt + 1 == _TIGHTENINGS, tell
+            )
+            if not scored:
+                continue
         winner = scored[0]
         missing = (min_accuracy or 0) - winner.held_out.value
         if missing <= 0:
@@ -274,7 +278,9 @@ def specialize(
         with clock("fine-tune"):
             cut, tuned = tune(
                 scorer, winner.cut, train, held_out, seconds,
-                lambda cut: _excess_compiled(meter, source, problem, cut) <= 1, seed, tell,
+                lambda cut: all(
+                    share <= 1 for share in _shares_compiled(meter, source, problem, cut).values()
+                ), seed, tell,
             )  # fmt: skip
             winner = replace(winner, cut=cut, held_out=tuned.after if tuned.kept else tuned.before)
     with clock("test"):
@@ -319,11 +325,11 @@ def specialize(
     memory = r.Memory(sram_bytes=sram_needed, flash_bytes=len(files["model.tflite"]))
     latency = predict(profile, layers, confidence)
     on_device = None
-    if device in HOSTS:
-        on_device = at_home[list(HOSTS).index(device)]
-    elif bench is not None:
+    if bench is not None:
         with clock("measure winner"):
-            on_device = _measured(bench.measure_files([files["model.tflite"]])[0])
+            on_device = _measured(bench.measure_files([files[f"model{bench.meter.suffix}"]])[0])
+        if device in HOSTS:
+            at_home[list(HOSTS).index(device)] = on_device
     document = r.Report(
         schema_=r.SCHEMA,
         command=command,
@@ -500,36 +506,51 @@ def _keep_measured(
 
 
 def _keep_compiled(
-    meter: Compiler, source: Checkpoint, problem: Problem, scored: list[_Scored]
-) -> list[_Scored]:
-    """Those whose own file keeps the budgets as the compiler has it.
+    meter: Compiler,
+    source: Checkpoint,
+    problem: Problem,
+    scored: list[_Scored],
+    last: bool,
+    tell: Callable[[str], None],
+) -> tuple[list[_Scored], Problem]:
+    """Those whose own file keeps the budgets as the compiler has it, and what to search next.
 
-    It packs weights by their values, and those of a candidate are known once it is quantized.
+    It packs weights by their values, and those of a candidate are known once it is quantized. Where
+    none keeps them, what the nearest exceeds is tightened, unless this is the last attempt.
     """
-    excesses = [_excess_compiled(meter, source, problem, one.cut) for one in scored]
+    shares = [_shares_compiled(meter, source, problem, one.cut) for one in scored]
+    excesses = [max(share.values(), default=0) for share in shares]
     kept = [one for one, excess in zip(scored, excesses, strict=True) if excess <= 1]
-    if not kept:
+    if kept:
+        return kept, problem
+    nearest = int(np.argmin(excesses))
+    for quantity, share in shares[nearest].items():
+        if share > 1:
+            problem = problem.tightened(quantity, 0.99 / share)
+    over = f"the nearest exceeds them by {100 * (excesses[nearest] - 1):.1f} %"
+    if last or not problem.possible:
         raise UserError(
-            f"no subnet keeps the budgets when it is compiled; the nearest exceeds them by "
-            f"{100 * (min(excesses) - 1):.1f} %",
+            f"no subnet keeps the budgets when it is compiled; {over}",
             f"--device {meter.device}",
             "give a larger budget, or more --candidates",
         )
-    return kept
+    tell(f"none of {len(scored)} candidates keeps the budgets when it is compiled; {over}")
+    return [], problem
 
 
-def _excess_compiled(meter: Meter | None, source: Checkpoint, problem: Problem, cut: Cut) -> float:
-    """What the compiled file takes of its budgets, as the largest share; 0 without a compiler."""
+def _shares_compiled(
+    meter: Meter | None, source: Checkpoint, problem: Problem, cut: Cut
+) -> dict[Quantity, float]:
+    """What the compiled file takes of each budget, as a share; nothing without a compiler."""
     if not isinstance(meter, Compiler):
-        return 0.0
+        return {}
     content = (cut.layers, cut.folded, source.labels, source.preprocessing, "scored")
     found = meter.vela.compile(tflite_model(*content, cut.quantized))
     costs: dict[Quantity, float] = {"latency": found.ms, "sram": found.sram}
-    return max(
-        (costs[q] / limit.budget.limit for limit in problem.limits
-         if (q := limit.budget.quantity) in costs),
-        default=0.0,
-    )  # fmt: skip
+    budgets = sorted((limit.budget for limit in problem.limits), key=lambda one: -one.limit)
+    return {  # of several budgets for one quantity the smallest
+        one.quantity: costs[one.quantity] / one.limit for one in budgets if one.quantity in costs
+    }
 
 
 def _score(
