@@ -80,6 +80,16 @@ def test_a_float_file_is_refused(name: str, tmp_path: Path) -> None:
     assert "int8" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["tflm", "cortex-m55", "ethos-u55-128"])
+def test_a_damaged_file_is_refused(name: str, model: Path, tmp_path: Path) -> None:
+    need(name)
+    model.write_bytes(model.read_bytes()[:5000])
+    done = command("ofa-device", "measure", name, model, XDG_CACHE_HOME=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {model}: LiteRT cannot load the model")
+    assert done.stderr.count("\n") == 1
+
+
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="apt install qemu-system-arm"):
