@@ -94,7 +94,7 @@ def check_quantizable(layers: Sequence[Layer]) -> None:
         raise UserError(
             f"int8 files are of relu6 networks, and this one has {', '.join(sorted(others))}",
             "--precision",
-            "take float32, or a supernet of the space lite or mcu",
+            "take a supernet of the space lite or mcu, or float32 where the device runs it",
         )
 
 

@@ -1,11 +1,13 @@
 """Int8 files against the float network and against an independent quantizer.
 
 pip install litert-quantizer      (the referee, on the float TFLite file)
-python -m tests.bench.bench_int8
+python -m tests.bench.bench_int8                          the shipped test images
+python -m tests.bench.bench_int8 --test cifar10-test.zip  of mcu-cifar10 all 10,000
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.profile import get_profile
 from ofa.checkpoint import find_checkpoint, read_checkpoint
+from ofa.images import open_images
 from ofa.weights import Array
 from specialize.accuracy import fit
 from specialize.export import IMAGE
@@ -38,10 +41,11 @@ _CHOICES = {
 def main() -> None:
     """Measure and record."""
     rows = [row for name in _CHOICES for row in rows_of(name)]
-    header = ["subnet", "file", "test, %", "answers as float, %", "noise below logits, dB", "s"]
+    header = ["subnet", "file", "test, %", "n", "answers as float, %", "noise, dB", "s"]
     text = (
         f"The most accurate subnets within budgets, {REPRESENTATIVE_IMAGES} representative images, "
-        "the checkpoints' test images. Seconds: with cutting and recalibration for ours."
+        "n test images; noise: how far below the logits. Seconds: with cutting and recalibration "
+        "for ours."
     )
     record("int8", f"## Int8\n\n{text}\n\n{table(header, rows)}", ("litert-quantizer",))
 
@@ -51,6 +55,8 @@ def rows_of(name: str) -> list[list[object]]:
     checkpoint = read_checkpoint(find_checkpoint(name))
     device, *texts = _CHOICES[name]
     space, test = checkpoint.space, checkpoint.test()
+    if name == "mcu-cifar10" and "--test" in sys.argv:
+        test = open_images(Path(sys.argv[sys.argv.index("--test") + 1]))["train"]
     recalibration, _ = checkpoint.samples()
     scorer = Int8Scorer(checkpoint, recalibration, 2)
     profile = get_profile(device)
@@ -85,7 +91,7 @@ def rows_of(name: str) -> list[list[object]]:
         ):
             rows.append([
                 f"`{name}`, {text}, {arch.resolution} px", what,
-                f"{100 * (logits.argmax(1) == test.labels).mean():.1f}",
+                f"{100 * (logits.argmax(1) == test.labels).mean():.2f}", len(test),
                 f"{100 * (logits.argmax(1) == exact_logits.argmax(1)).mean():.1f}",
                 "" if taken is None else f"{decibels(exact_logits, logits):.1f}",
                 "" if taken is None else f"{taken:.1f}",
