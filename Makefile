@@ -23,4 +23,4 @@ test-fast:
 	$(PYTHON) -m pytest -m 'not slow'
 
 bench:
-	for name in export search accuracy calibrate budgets main page reach int8 micro vela; do $(PYTHON) -m tests.bench.bench_$$name || exit 1; done
+	for name in export search accuracy calibrate budgets main page reach int8 micro vela step; do $(PYTHON) -m tests.bench.bench_$$name || exit 1; done

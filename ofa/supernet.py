@@ -38,6 +38,17 @@ def initial(space: Space, seed: int = 0) -> dict[str, Array]:
     return tensors
 
 
+def _common(space: Space) -> int:
+    """Number of first layers that are the same in all architectures: the stem and whole blocks."""
+    resolution = space.resolutions[0]
+    largest, smallest = (lower(space, f(resolution)) for f in (space.largest, space.smallest))
+    pairs = enumerate(zip(largest, smallest, strict=False))
+    count = next((index for index, (a, b) in pairs if a != b), 1)
+    while largest[count].block == largest[count - 1].block:
+        count -= 1
+    return count
+
+
 class Supernet(nn.Module):
     """Shared weights of every architecture of ``space``.
 
@@ -48,6 +59,7 @@ class Supernet(nn.Module):
     def __init__(self, space: Space, tensors: Mapping[str, Array]) -> None:
         super().__init__()
         self.space = space
+        self._common = _common(space)
         self._shared: dict[str, nn.Parameter] = {}
         for name in shapes(space):
             parameter = nn.Parameter(torch.from_numpy(np.array(tensors[name], np.float32)))
@@ -67,10 +79,18 @@ class Supernet(nn.Module):
         """The shared tensors by the names of ``ofa.weights``."""
         return self._shared
 
-    def features(self, x: Tensor, arch: Arch) -> Tensor:
-        """(N, head) inputs of the classifier for normalized images x (N, 3, H, W)."""
-        layers = lower(self.space, arch)[:-1]
+    def begin(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) maps of the layers that all architectures begin with, for normalized images.
+
+        x: (N, 3, H, W).
+        """
+        layers = lower(self.space, self.space.largest(x.shape[-1]))[: self._common]
         return run(layers, lambda layer: cut(layer, self._shared), x, self.space.bn_eps)
+
+    def features(self, maps: Tensor, arch: Arch) -> Tensor:
+        """(N, head) inputs of the classifier for the maps that ``begin`` gives."""
+        layers = lower(self.space, arch)[self._common : -1]
+        return run(layers, lambda layer: cut(layer, self._shared), maps, self.space.bn_eps)
 
     def classify(self, features: Tensor) -> Tensor:
         """(N, classes) logits."""
@@ -80,7 +100,7 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """(N, classes) logits of ``arch`` for normalized images x (N, 3, H, W)."""
-        return self.classify(self.features(x, arch))
+        return self.classify(self.features(self.begin(x), arch))
 
     def numpy(self) -> dict[str, Array]:
         """The shared tensors as numpy arrays (copies)."""

@@ -435,13 +435,19 @@ class Run:
         in_place = recipe.teacher in ("largest", "frozen") and self._frozen is None
         taught = None if self.taught is None else self.taught[batch.rows].to(self.device)
         frozen: dict[int, Tensor] = {}
+        # Subnets that see the same images share the layers that all begin with: one forward, and
+        # one backward of the sum of what theirs give.
+        stems: dict[int, tuple[Tensor, Tensor]] = {}
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
         for view in views:
             resolution = view.arch.resolution
             x = batch.x[resolution].to(self.device)
             with self._precision():
-                features = self.model.features(x, view.arch)
+                if resolution not in stems:
+                    maps = self.model.begin(x)
+                    stems[resolution] = (maps, maps.detach().requires_grad_())
+                features = self.model.features(stems[resolution][1], view.arch)
                 logits = self.model.classify(features)
             features, logits = features.float(), logits.float()
             if self._frozen is not None:
@@ -465,6 +471,8 @@ class Run:
                 )
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
+        for maps, seen in stems.values():
+            maps.backward(seen.grad)  # type: ignore[no-untyped-call]
         if ranks.count() > 1:
             total = self._join(total)
         for group in self.optimizer.param_groups:

@@ -93,9 +93,10 @@ def test_convolution_pads_as_tensorflow_does(
     before, after = same_padding(size, kernel, stride)
     padded = torch.nn.functional.pad(x, (before, after, before, after))
     expected = torch.nn.functional.conv2d(padded, weight, stride=stride, groups=groups)
-    torch.testing.assert_close(
-        convolve(x, weight, stride, (before, after), groups, None), expected, rtol=1e-4, atol=1e-4
-    )
+    for bias in (None, torch.randn(len(weight), generator=generator)):
+        shift = 0 if bias is None else bias[:, None, None]
+        found = convolve(x, weight, stride, (before, after), groups, bias)
+        torch.testing.assert_close(found, expected + shift, rtol=1e-4, atol=1e-4)
 
 
 def test_sorting_channels_keeps_the_function_at_full_width() -> None:
