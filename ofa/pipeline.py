@@ -107,8 +107,6 @@ def _train_supernet(options: Options) -> Path:
 
     space, tensors, teacher, recipe, preprocessing, given = _start(options, splits)
     only = Arch.parse(options.arch) if options.arch else None
-    if only is not None:
-        space.check(only)
     if ranks.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
     lessons = None
@@ -348,9 +346,12 @@ def evaluate_more(
 
 
 def _check_output(output: Path, folder: Path, resume: bool) -> None:
+    held = (folder / "state.pt").exists()
     if resume:
+        if not held:
+            raise UserError("no training state to resume", str(folder), "leave --resume out")
         return
-    if (folder / "state.pt").exists():
+    if held:
         raise UserError("it holds a training run", str(output), "add --resume to continue it")
     if (output / "weights.safetensors").exists():
         raise UserError("it holds a checkpoint", str(output), "choose another --output")
@@ -411,6 +412,11 @@ def _start(
             f"recipe {recipe.name!r} has a teacher of its own (--teacher)",
             fix="leave it out, or take --recipe tiny-taught",
         )
+    # What can be refused is, before a teacher is fitted, which takes long.
+    if recipe.teacher == "checkpoint":
+        _teaching(options, splits)
+    if options.arch:
+        space.check(Arch.parse(options.arch))
     teacher = None
     if published is not None:
         network = PRETRAINED[published](space)
@@ -450,10 +456,8 @@ def _check_same(has: Space, wanted: Space, where: Path) -> None:
     )  # fmt: skip
 
 
-def _lessons(
-    options: Options, splits: Splits, say: Callable[[str], None]
-) -> tuple[dict[str, Any], Array]:
-    """What a card says of the checkpoint that teaches, and its logits of the training images."""
+def _teaching(options: Options, splits: Splits) -> Checkpoint:
+    """The checkpoint that teaches. Raises UserError."""
     if not options.teacher:
         raise UserError(
             "this recipe distils from a checkpoint (--recipe)",
@@ -472,6 +476,14 @@ def _lessons(
             "it has been trained on images that would be held out here", where,
             f"add --held-out {data['held_out_images']} --seed {source.card['seed']}",
         )  # fmt: skip
+    return source
+
+
+def _lessons(
+    options: Options, splits: Splits, say: Callable[[str], None]
+) -> tuple[dict[str, Any], Array]:
+    """What a card says of the checkpoint that teaches, and its logits of the training images."""
+    source = _teaching(options, splits)
     say(f"{source.name} looks at {len(splits.train)} images")
     arch, logits = taught(source, splits.train)
     right = 100 * (logits.argmax(1) == splits.train.labels).mean()
