@@ -220,7 +220,7 @@ def test_a_file_becomes_a_model(
             "note10", "40ms", checkpoint=tmp_path / "five.pth", space="mbv3-w1.0",
             images=shapes_folder, candidates=2, output=tmp_path / output, tell=told.append,
         )  # fmt: skip
-        assert result.report.preprocessing.mean == (123.675, 116.28, 103.53)
+        assert result.report.preprocessing["mean"] == [123.675, 116.28, 103.53]
     assert sum("3 subnets of five.pth are evaluated, once" in text for text in told) == 1
     int8 = command("ofa-specialize", "--device", "pixel4-int8", "--budget", "40ms", "--checkpoint",
                    "converted", "-q", cwd=tmp_path)  # fmt: skip
