@@ -30,7 +30,7 @@ HOSTS: dict[str, type[Litert] | type[OnnxRuntime]] = {
 }
 
 
-#: A repeat on this machine.
+#: Of each of three repeats on this machine: timed runs, and the seconds that they may take.
 _RUNS, _MOST_S = 20, 0.5
 
 

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from devices.cost import predict
 from devices.profile import Profile, get_profile
 from devices.reach import HOSTS
-from ofa.checkpoint import find_checkpoint, read_checkpoint
+from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
 from ofa.layers import lower
 from ofa.space import Arch, Space
@@ -335,7 +335,7 @@ def _space(report: Report, read: Callable[[str], tuple[Space, str] | None]) -> S
 def _checkpoint(name: str) -> tuple[Space, str] | None:
     """The space and the hash of the weights of a checkpoint, if it is here."""
     try:
-        source = read_checkpoint(find_checkpoint(name))
+        source = load_checkpoint(name)
     except UserError:
         return None
     return source.space, source.sha256

@@ -133,14 +133,14 @@ def _bench(
 ) -> Bench:
     from devices.profile import get_profile
     from devices.reach import HOSTS, reach
-    from ofa.checkpoint import find_checkpoint, read_checkpoint
+    from ofa.checkpoint import load_checkpoint
     from specialize.bench import Bench
     from specialize.pipeline import default_checkpoint
 
     checkpoint = checkpoint or default_checkpoint(like)
     meter = reach(like, serials=serial or (), ssh=ssh, benchmark=benchmark, tell=teller(quiet))
     precision = "float32" if like in HOSTS else get_profile(like).precision
-    return Bench(like, meter, read_checkpoint(find_checkpoint(checkpoint)), precision)
+    return Bench(like, meter, load_checkpoint(checkpoint), precision)
 
 
 def main() -> None:

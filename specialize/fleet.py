@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 from devices.profile import get_profile
 from devices.reach import HOSTS
 from devices.runtime import profile_for
-from ofa.checkpoint import find_checkpoint, read_checkpoint
+from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
 from ofa.space import Arch, Genotypes
 from specialize.accuracy import fit, percent
@@ -138,7 +138,7 @@ def specialize_fleet(
         images, of_space = options.pop("images", None), options.pop("space", "")
         threads = options.get("threads")
         checkpoint = converted(Path(checkpoint), of_space, images, threads, tell)
-    source = read_checkpoint(find_checkpoint(str(checkpoint)))
+    source = load_checkpoint(checkpoint)
     space, model = source.space, fit(source.space, source.evaluated)
     precision = options.get("precision", "")
     profiles = [

@@ -25,7 +25,7 @@ from devices.memory import sram_bytes
 from devices.profile import Profile, get_profile
 from devices.reach import HOSTS, Compiler, Meter, reach, reachable, uncompiled
 from devices.runtime import profile_for
-from ofa.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from ofa.checkpoint import Checkpoint, load_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images
 from ofa.layers import lower, macs, parameters
@@ -183,7 +183,7 @@ def specialize(
             raise UserError(
                 "a checkpoint says what its space is", f"--space {space}", "leave it out"
             )
-        source = read_checkpoint(find_checkpoint(str(checkpoint)))
+        source = load_checkpoint(checkpoint)
         if precision == "int8":
             check_quantizable(lower(source.space, source.space.largest()))
         recalibration, held_out, train = samples(source, images, bool(finetune))
