@@ -7,9 +7,11 @@ networks there may be one for each feature. A mix inherits what every fit must k
 price, and a larger depthwise kernel never cheaper than a smaller one. docs/devices.md has the
 errors.
 
-One-sided bounds are the leave-one-out ratios of actual to predicted at the conformal rank
-(Vovk et al. 2005; Lei et al. 2018, sec. 2), valid for networks drawn like the measured ones. The
-point is of the median run, the bound of the 90th percentile, which a budget is measured by.
+One-sided bounds are leave-one-out ratios of actual to predicted, for networks drawn like the
+measured ones. The conformal rank holds on average over calibrations (Vovk et al. 2005; Lei et al.
+2018, sec. 2); this one calibration is to hold too, so the rank is that of a tolerance limit (Vovk
+2012, prop. 2a), as far as there are measurements. The point is of the median run, the bound of the
+90th percentile, which a budget is measured by.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
+from scipy.stats import binom
 
 from devices.cost import features
 from devices.profile import (
@@ -247,13 +250,15 @@ def _left_out(x: FloatArray, y: FloatArray, library: _Library) -> FloatArray:
 
 
 def _bounds(ratios: FloatArray) -> dict[float, float]:
-    """Confidence -> the ratio of rank ceil((n + 1) confidence), at least 1; ratios ascend.
+    """Confidence -> the ratio that this share of networks keeps, at least 1; ratios ascend.
 
-    A confidence whose rank is beyond n is not to be had from so few.
+    A confidence whose conformal rank, ceil((n + 1) confidence), is beyond n is not to be had from
+    so few. Of the others the rank, at most n, is that below which the share is smaller for at most
+    one calibration in ten.
     """
     n = len(ratios)
-    ranks = {c: ceil((n + 1) * c) for c in _CONFIDENCES}
-    return {c: max(1.0, float(ratios[rank - 1])) for c, rank in ranks.items() if rank <= n}
+    ranks = {c: 1 + int(binom.ppf(0.9, n, c)) for c in _CONFIDENCES if ceil((n + 1) * c) <= n}
+    return {c: max(1.0, float(ratios[min(rank, n) - 1])) for c, rank in ranks.items()}
 
 
 def _grade(n: int, mape: float) -> Literal["A", "B", "C", "D"]:

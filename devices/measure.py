@@ -11,12 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Backend", "Measurement", "measure", "measure_interleaved"]
+__all__ = ["Backend", "Measurement", "measure", "measure_interleaved", "relative"]
 
-#: Timed runs of one model in a row while several take turns.
-_BLOCK = 5
-#: Fewest timed runs, however long one takes.
-_FEWEST = 5
+#: Fewest turns, and so timed runs, however long one takes; most timed runs of a turn.
+_FEWEST, _MOST = 5, 50
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +24,9 @@ class Measurement:
 
     runtime: name and version. delegate: what runs the operators, as the backend says it.
     first_ms: the very first run, which packs weights and touches memory. warmup: runs between
-    that one and the timed ones. raw_ms: every timed run, in order; or the mean of each repeat,
-    where a program on another device tells only that, and told_p90_ms is what it tells of the
-    90th percentile.
+    that one and the timed ones. raw_ms: every timed run, in order, of so many equally long turns;
+    or the mean of each repeat, where a program on another device tells only that, and told_p90_ms
+    is what it tells of the 90th percentile.
     """
 
     runtime: str
@@ -37,6 +36,7 @@ class Measurement:
     warmup: int
     raw_ms: tuple[float, ...]
     told_p90_ms: float | None = None
+    turns: int = 1
 
     @property
     def runs(self) -> int:
@@ -59,6 +59,21 @@ class Measurement:
         if self.told_p90_ms is not None:
             return self.told_p90_ms
         return float(np.quantile(self.raw_ms, 0.9, method="inverted_cdf"))
+
+    @property
+    def p90_at_most_ms(self) -> float:
+        """What the 90th percentile is at most, with a confidence of 95 %.
+
+        By a bootstrap over the turns (Efron and Tibshirani 1993, 13.3): runs of one turn find the
+        machine alike and count for little more than one.
+        """
+        if self.told_p90_ms is not None:
+            return self.told_p90_ms
+        turns = np.reshape(self.raw_ms, (self.turns, -1))
+        drawn = np.random.default_rng(0).integers(self.turns, size=(_RESAMPLES, self.turns))
+        samples = turns[drawn].reshape(_RESAMPLES, -1)
+        p90 = np.quantile(samples, 0.9, axis=1, method="inverted_cdf")
+        return float(np.quantile(p90, 0.95))
 
     @property
     def spread(self) -> float:
@@ -105,11 +120,13 @@ def measure(
     model: Path | bytes,
     *,
     warmup_s: float = 0.2,
-    runs: int = 50,
-    most_s: float = 2.0,
+    turns: int = 30,
+    turn_s: float = 0.05,
 ) -> Measurement:
-    """Latency of one model: ``runs`` runs, fewer (at least 5) where they take over ``most_s``."""
-    return measure_interleaved(backend, [model], warmup_s=warmup_s, runs=runs, most_s=most_s)[0]
+    """Latency of one model; see ``measure_interleaved``."""
+    return measure_interleaved(
+        backend, [model], warmup_s=warmup_s, turns=turns, turn_s=turn_s
+    )[0]  # fmt: skip
 
 
 def measure_interleaved(
@@ -117,37 +134,55 @@ def measure_interleaved(
     models: Sequence[Path | bytes],
     *,
     warmup_s: float = 0.1,
-    runs: int = 40,
-    most_s: float = 1.0,
+    turns: int = 12,
+    turn_s: float = 0.05,
 ) -> list[Measurement]:
     """Latency of several models, run in turns so that a drift of the machine hits all alike.
 
-    most_s: seconds of timed runs for each model. Each turn begins with a run that is not timed: it
-    finds the caches full of another model and takes about 7 % longer than those after it.
+    turn_s: seconds of timed runs in a turn. It begins with others, a fifth as many and at least
+    one: they find the caches full of another model. A model of which one run takes longer has fewer
+    turns, at least 5.
     """
     calls = [backend.open(model) for model in models]
     first = [_timed(call) for call in calls]
-    warmup = []
-    for call in calls:
-        end, count = time.perf_counter() + warmup_s, 0
-        while time.perf_counter() < end:
+    warmup, size, left = [], [], []
+    for call, typical in zip(calls, first, strict=True):
+        began, count = time.perf_counter(), 0
+        while (passed := time.perf_counter() - began) < warmup_s:
             call()
             count += 1
+        one = passed / count if count else typical / 1e3
         warmup.append(count)
+        size.append(round(min(max(turn_s / one, 1), _MOST)))
+        left.append(min(turns, max(_FEWEST, round(turns * turn_s / one))))
     taken: list[list[float]] = [[] for _ in calls]
-    while active := [
-        (call, times)
-        for call, times in zip(calls, taken, strict=True)
-        if len(times) < min(runs, _FEWEST) or (len(times) < runs and sum(times) < 1e3 * most_s)
-    ]:
-        for call, times in active:
-            call()
-            times += [_timed(call) for _ in range(min(_BLOCK, runs - len(times)))]
+    for turn in range(max(left)):
+        for index, call in enumerate(calls):
+            if turn < left[index]:
+                for _ in range(-(-size[index] // 5)):
+                    call()
+                taken[index] += [_timed(call) for _ in range(size[index])]
     runtime = f"{backend.name} {backend.version}"
     return [
-        Measurement(runtime, backend.delegate, backend.threads, one, count, tuple(times))
-        for one, count, times in zip(first, warmup, taken, strict=True)
-    ]
+        Measurement(
+            runtime, backend.delegate, backend.threads, first[i], warmup[i], tuple(taken[i]),
+            turns=left[i],
+        )
+        for i in range(len(calls))
+    ]  # fmt: skip
+
+
+def relative(one: Measurement, reference: Measurement) -> float:
+    """How many times as long as the reference, which took turns with it.
+
+    The median over their turns: within one both find the machine alike, whatever it does between
+    them. Where a program tells no single runs, the ratio of medians.
+    """
+    if one.told_p90_ms is not None:
+        return one.median_ms / reference.median_ms
+    a, b = (np.median(np.reshape(m.raw_ms, (m.turns, -1)), axis=1) for m in (one, reference))
+    turns = min(one.turns, reference.turns)
+    return float(np.median(a[:turns] / b[:turns]))
 
 
 def _timed(call: Callable[[], None]) -> float:

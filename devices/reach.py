@@ -17,7 +17,7 @@ from devices.backends.ort import OnnxRuntime
 from devices.backends.programs import PROGRAMS
 from devices.backends.ssh import Ssh
 from devices.backends.vela import ACCELERATORS, Compiled, Vela
-from devices.measure import Backend, Measurement, measure
+from devices.measure import Backend, Measurement, measure_interleaved
 from devices.profile import Profile, get_profile
 from ofa.errors import UserError
 from ofa.machine import processor_name
@@ -29,9 +29,9 @@ HOSTS: dict[str, type[Litert] | type[OnnxRuntime]] = {
     "host-onnxruntime": OnnxRuntime,
 }
 
-
-#: Of each of three repeats on this machine: timed runs, and the seconds that they may take.
-_RUNS, _MOST_S = 20, 0.5
+#: Turns of each model on this machine, more where few take turns: other work on the machine comes
+#: and goes within seconds, and a latency is to be of all of them.
+_TURNS, _TURNS_OF_ALL = 12, 60
 
 
 class Meter(Protocol):
@@ -77,17 +77,9 @@ class Local:
         return f"{self.backend.name} {self.backend.version}"
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
-        """See ``Meter``. In three repeats; of each model the one of the median 90th percentile.
-
-        Whatever else the machine did during one of them does not count. Each model runs alone for
-        a while, as it will be used: between two runs of others its caches are cold.
-        """
-        repeats = [
-            [measure(self.backend, model, runs=_RUNS, most_s=_MOST_S) for model in models]
-            for _ in range(3)
-        ]
-        by_model = zip(*repeats, strict=True)
-        return [sorted(three, key=lambda one: one.p90_ms)[1] for three in by_model]
+        """See ``Meter``."""
+        turns = max(_TURNS, _TURNS_OF_ALL // len(models))
+        return measure_interleaved(self.backend, models, turns=turns)
 
 
 class Compiler:

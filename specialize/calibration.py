@@ -2,10 +2,11 @@
 
 Half of the subnets that are measured differ most in what a profile prices, half are the most
 accurate of their size: a search picks those whose latency a profile underestimates, so errors on
-other networks say too little of what it finds. A reference network is measured with every few of
-them: where it drifts a little the others are corrected by it, where it drifts far the device was
-not at rest. Every measurement is appended to a file beside the profile as soon as it is there, so
-that a calibration can go on after an interruption, and be fitted anew.
+other networks say too little of what it finds. A reference network takes turns with every few of
+them, and they are recorded relative to it: how fast the device was at that moment does not count.
+Where the reference itself drifts far the device was not at rest. Every measurement is appended to a
+file beside the profile as soon as it is there, so that a calibration can go on after an
+interruption, and be fitted anew.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from devices.calibrate import Sample, fit_profile, informative, write_profile
-from devices.measure import Measurement
+from devices.measure import Measurement, relative
 from devices.profile import CALIBRATED, MEASURED_HERE, Hardware, Profile, Runtime, user_profiles
 from devices.reach import Local
 from ofa.checkpoint import Checkpoint
@@ -41,8 +42,10 @@ __all__ = ["Holds", "calibrate", "check", "like_of", "profile_here", "subnets_to
 #: Measured to fit a profile of this machine: ten networks do most of the work (docs/devices.md).
 _HOST_SAMPLES = 14
 _CANDIDATES = 400  # of which the most informative are chosen
-_TURN = 5  # subnets between two measurements of the reference
-_DRIFT = 0.10  # of the reference within a calibration, of all networks after it
+_TURN = 5  # subnets beside one reference; on this machine one, which takes turns of its own with it
+_DRIFT = 0.20  # slower, within a calibration, the reference tells that the device is not at rest
+_TRIES = 3  # of a turn then
+_CHANGED = 0.10  # of a network that is measured again later
 _CHECKED = 3
 
 
@@ -114,28 +117,19 @@ def calibrate(
     target = user_profiles() / f"{name}.json"
     record = _Record.of(name, like.name if like else bench.name, bench)
     wanted = subnets_to_measure(bench.checkpoint, count)
-    left = [arch for arch in wanted if str(arch) not in record.ms]
     reference = space.largest(space.resolutions[len(space.resolutions) // 2])
-    for start in range(0, len(left), _TURN):
-        turn = left[start : start + _TURN]
-        first, *measured = bench.measure([reference, *turn])
-        record.reference_ms = record.reference_ms or first.median_ms
-        drift = first.median_ms / record.reference_ms
-        if abs(drift - 1) > _DRIFT:
-            raise UserError(
-                f"the reference network took {record.reference_ms:.2f} ms, and now "
-                f"{first.median_ms:.2f} ms",
-                bench.name,
-                "let the device rest and run the command again: what was measured is kept",
-            )
-        for arch, one in zip(turn, measured, strict=True):
-            record.add(str(arch), one.median_ms / drift, first.median_ms, one)
-        tell(
-            f"{len(record.ms)} of {count} subnets measured; the reference drifted {drift - 1:+.1%}"
-        )
+    size = 1 if isinstance(bench.meter, Local) else _TURN
+    for _ in range(_TRIES):
+        left = [arch for arch in wanted if not record.at_rest(str(arch))]
+        for start in range(0, len(left), size):
+            turn = left[start : start + size]
+            first, *measured = _measured_at_rest(bench, [reference, *turn], record)
+            for arch, one in zip(turn, measured, strict=True):
+                record.add(str(arch), first, one)
+            tell(f"{len(record.rows)} of {count} subnets measured")
     samples: list[Sample] = [
-        (lower(space, Arch.parse(text)), ms, ms * record.tail[text])
-        for text, ms in record.ms.items()
+        (lower(space, Arch.parse(text)), row.relative * record.reference_ms, row.p90_ms)
+        for text, row in record.rows.items()
     ]
     if like is None:
         title, hardware, runtime = _about_here(bench)
@@ -148,6 +142,20 @@ def calibrate(
     profile = replace(profile, provenance={**profile.provenance, **record.header})
     write_profile(profile, target)
     return profile, target
+
+
+def _measured_at_rest(bench: Bench, archs: Sequence[Arch], record: _Record) -> list[Measurement]:
+    """Measurements, the first of the reference; anew where it is far slower than before."""
+    for _ in range(_TRIES):
+        measured = bench.measure(archs)
+        now, then = measured[0].p90_ms, record.reference_p90_ms
+        if now <= (1 + _DRIFT) * then:
+            return measured
+    raise UserError(
+        f"the reference network took {then:.2f} ms, and now {now:.2f} ms (p90)",
+        bench.name,
+        "let the device rest and run the command again: what was measured is kept",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +178,7 @@ class Holds:
     @property
     def holds(self) -> bool:
         """None takes over a tenth more or less."""
-        return all(abs(ratio - 1) <= _DRIFT for ratio in self.ratios)
+        return all(abs(ratio - 1) <= _CHANGED for ratio in self.ratios)
 
 
 def like_of(profile: Profile) -> str:
@@ -193,33 +201,44 @@ def check(profile: Profile, bench: Bench) -> Holds:
     Raises UserError where its measurements are not there, or of another device or checkpoint.
     """
     record = _Record.of(profile.name, like_of(profile), bench, may_change=True)
-    by_ms = sorted(record.ms, key=record.ms.__getitem__)
+    by_ms = sorted(record.rows, key=lambda arch: record.rows[arch].p90_ms)
     chosen = [by_ms[i] for i in np.linspace(0, len(by_ms) - 1, _CHECKED).round().astype(int)]
-    now = bench.measure([Arch.parse(text) for text in chosen])
-    return Holds(
-        tuple(chosen), tuple(record.ms[text] for text in chosen), tuple(m.median_ms for m in now),
-        record.changed,
-    )  # fmt: skip
+    for _ in range(_TRIES):  # a device that is busy for a moment is no other device
+        now = bench.measure([Arch.parse(text) for text in chosen])
+        found = Holds(
+            tuple(chosen), tuple(record.rows[text].p90_ms for text in chosen),
+            tuple(one.p90_ms for one in now), record.changed,
+        )  # fmt: skip
+        if found.holds:
+            break
+    return found
 
 
 def _record_of(name: str) -> Path:
     return user_profiles() / f"{name}.measured.jsonl"
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One subnet's: times the reference's latency, its own 90th percentile, and the reference's."""
+
+    relative: float
+    p90_ms: float
+    reference_ms: float
+    reference_p90_ms: float
+
+
 class _Record:
     """The measurements of a calibration, one JSON object a line; the first says of what.
 
-    ms: architecture -> ms, corrected for the drift of the reference; tail: -> 90th percentile /
-    median. changed: what is not as it was, of the keys that ``may`` change. Raises UserError where
-    the file is of something else.
+    rows: of each architecture. changed: what is not as it was, of the keys that ``may`` change.
+    Raises UserError where the file is of something else.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], may: Sequence[str]) -> None:
         self.path, self.header = path, header
         self.changed: tuple[str, ...] = ()
-        self.ms: dict[str, float] = {}
-        self.tail: dict[str, float] = {}
-        self.reference_ms: float | None = None
+        self.rows: dict[str, _Row] = {}
         if not path.is_file():
             return
         text = path.read_text(encoding="utf-8")
@@ -228,13 +247,17 @@ class _Record:
             path.write_text(whole, encoding="utf-8")
         try:
             first, *rows = [json.loads(line) for line in whole.splitlines()]
+            self._compare(first, may)
             for row in rows:
-                self.ms[row["arch"]] = float(row["ms"])
-                self.tail[row["arch"]] = row["measured"]["p90_ms"] / row["measured"]["median_ms"]
-                self.reference_ms = self.reference_ms or float(row["reference_ms"])
-        except (ValueError, KeyError, TypeError) as error:
+                self.rows[row["arch"]] = _Row(
+                    row["relative"], row["measured"]["p90_ms"],
+                    row["reference"]["median_ms"], row["reference"]["p90_ms"],
+                )  # fmt: skip
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"not a file of measurements ({error})", str(path)) from error
-        for key, value in header.items():
+
+    def _compare(self, first: dict[str, Any], may: Sequence[str]) -> None:
+        for key, value in self.header.items():
             if first.get(key) == value:
                 continue
             if key in may:
@@ -243,9 +266,25 @@ class _Record:
                 raise UserError(
                     f"the measurements there are of another {key}: {first.get(key)!r}, "
                     f"not {value!r}",
-                    str(path),
+                    str(self.path),
                     "take another name, or move the file away",
                 )
+
+    @property
+    def reference_ms(self) -> float:
+        """The reference's latency, in all of the calibration."""
+        return float(np.median([row.reference_ms for row in self.rows.values()]))
+
+    @property
+    def reference_p90_ms(self) -> float:
+        """Its 90th percentile; infinite before anything was measured."""
+        return float(np.median([row.reference_p90_ms for row in self.rows.values()] or [np.inf]))
+
+    def at_rest(self, arch: str) -> bool:
+        """Whether it was measured, and the reference beside it was not far slower than mostly."""
+        if arch not in self.rows:
+            return False
+        return self.rows[arch].reference_p90_ms <= (1 + _DRIFT) * self.reference_p90_ms
 
     @classmethod
     def of(cls, name: str, like: str, bench: Bench, may_change: bool = False) -> _Record:
@@ -253,7 +292,7 @@ class _Record:
         return cls(
             _record_of(name),
             {
-                "format": "ofa-measurements/1",
+                "format": "ofa-measurements/2",
                 "name": name,
                 "like": like,
                 "device": bench.meter.device,
@@ -264,14 +303,16 @@ class _Record:
             ("system", "software") if may_change else (),
         )
 
-    def add(self, arch: str, ms: float, reference_ms: float, one: Measurement) -> None:
+    def add(self, arch: str, reference: Measurement, one: Measurement) -> None:
         """Append a measurement, on the disk before the next one begins."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = [] if self.path.exists() else [self.header]
+        ratio = relative(one, reference)
         lines.append({
-            "arch": arch, "ms": ms, "reference_ms": reference_ms,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"), "measured": one.as_dict(),
+            "arch": arch, "relative": ratio,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "reference": reference.as_dict(), "measured": one.as_dict(),
         })  # fmt: skip
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
-        self.ms[arch], self.tail[arch] = ms, one.p90_ms / one.median_ms
+        self.rows[arch] = _Row(ratio, one.p90_ms, reference.median_ms, reference.p90_ms)

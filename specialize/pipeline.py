@@ -63,7 +63,11 @@ _FINALISTS = 3
 #: Searches, with a limit that is tightened where candidates do not hold when they are measured or
 #: scored on images, and loosened where they leave room.
 _TIGHTENINGS = 4
-#: What a measured latency may leave of its budget, as a factor, before the search uses it.
+#: Measurements of a candidate, and the share of a latency budget that all must be within for one
+#: more to keep it. Of networks at that limit one more was above the budget in 1 to 5 % of cases on
+#: a shared machine, where two measurements within the budget itself left 16 to 21 %.
+_TIMES, _SURE = 3, 0.95
+#: What a measured latency may leave of that, as a factor, before the search uses it.
 _ROOM = 1.05
 #: Bytes of an arena beside what Vela plans for an Ethos-U.
 _FOR_INTERPRETER = 16 << 10
@@ -461,33 +465,36 @@ def _keep_measured(
     seed: int,
     tell: Callable[[str], None],
 ) -> SearchResult:
-    """Only candidates whose measured 90th percentile keeps the latency budget, twice.
+    """Only candidates that were measured within the latency budget three times, with some room.
 
-    Where none does, the limit is tightened by what the fastest missed; where even the slowest
-    leaves room it is loosened by that; and the search is repeated.
+    Within: what the 90th percentile is at most. Where none is, the limit is tightened by what the
+    fastest missed; where even the slowest leaves room it is loosened by that; and the search is
+    repeated.
     """
     budgets = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "latency"]
     if not budgets:
         return found
     budget = min(budgets)
+    limit = _SURE * budget
     kept: SearchResult | None = None
     for attempt in range(_TIGHTENINGS):
         archs = [problem.space.decode(row) for row in found.genotypes]
-        p90 = np.array([m.p90_ms for m in bench.measure(archs)])
-        first = np.flatnonzero(p90 <= budget)
-        if len(first):  # one measurement may have been lucky
-            again = [m.p90_ms for m in bench.measure([archs[i] for i in first])]
-            p90[first] = np.maximum(p90[first], again)
-        holds = np.flatnonzero(p90 <= budget)
+        p90 = np.zeros(len(archs))
+        for _ in range(_TIMES):
+            holds = np.flatnonzero(p90 <= limit)
+            if len(holds):
+                again = [m.p90_at_most_ms for m in bench.measure([archs[i] for i in holds])]
+                p90[holds] = np.maximum(p90[holds], again)
+        holds = np.flatnonzero(p90 <= limit)
         tell(f"measured {len(archs)} candidates: {len(holds)} keep {budget:g} ms")
         if len(holds):
             kept = replace(found, genotypes=found.genotypes[holds], values=found.values[holds])
         elif kept is not None:
             break
         nearest = p90[holds].max() if len(holds) else p90.min()
-        if len(holds) and budget < _ROOM * nearest:
+        if len(holds) and limit < _ROOM * nearest:
             break
-        problem = problem.tightened("latency", 0.98 * budget / nearest)
+        problem = problem.tightened("latency", 0.98 * limit / nearest)
         try:
             found = look(problem, seed + attempt + 1)
         except UserError:

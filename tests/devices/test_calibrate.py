@@ -156,7 +156,7 @@ def test_this_machine_is_predicted() -> None:
     for start in range(0, len(archs), 14):
         group = [network(LITE, arch) for arch in archs[start : start + 14]]
         files = [tflite_model(*each, labels_of(each[0]), LITE0, "test") for each in group]
-        taken = measure_interleaved(Litert(), files, runs=20, warmup_s=0.02)
+        taken = measure_interleaved(Litert(), files, turns=5, warmup_s=0.02)
         samples += [(each[0], m.min_ms, m.min_ms) for each, m in zip(group, taken, strict=True)]
     order = np.random.default_rng(1).permutation(len(samples))
     shuffled = [samples[i] for i in order]

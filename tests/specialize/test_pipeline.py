@@ -186,7 +186,10 @@ def test_other_objectives(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("speed", [0.5, 1.0, 2.0])
 def test_the_limit_follows_what_is_measured(speed: float) -> None:
-    """A device that takes half or twice what its profile says: the budget is kept, and used."""
+    """A device that takes half or twice what its profile says: the budget is kept, and used.
+
+    Where it takes what the profile says, the bound has left as much room as measuring asks for.
+    """
     space, profile, budget = get_space("lite"), get_profile("pixel4"), Budget("latency", 8.0)
     costs = cost_tables(space, profile, ["a"], "float32")
     accuracy = plausible_accuracy(space, 0)
@@ -207,7 +210,7 @@ def test_the_limit_follows_what_is_measured(speed: float) -> None:
     taken = speed * costs["latency"].price(found.genotypes)
     assert (taken <= budget.limit).all()
     assert taken.max() >= 0.85 * budget.limit
-    assert 2 <= len(told) <= 4
+    assert (2 if speed != 1 else 1) <= len(told) <= 4
 
 
 @pytest.mark.slow
