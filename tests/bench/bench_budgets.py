@@ -123,14 +123,14 @@ def budgets_kept(bench: Bench, profile: Profile) -> tuple[int, int, float]:
         problem = pose(space, accuracy, costs, profile, [budget], Objective(), 0.9)
         found = look(problem, 0)
         (best,) = bench.measure([space.decode(found.genotypes[0])])
-        print(f"{budget}: measured {best.p90_ms:.3g} ms at the first try")
+        sys.stdout.write(f"{budget}: measured {best.p90_ms:.3g} ms at the first try\n")
         first += best.p90_ms <= budget.limit
         try:
             held = _keep_measured(bench, problem, found, look, 0, print)
         except UserError:
             continue
         (best,) = bench.measure([space.decode(held.genotypes[0])])
-        print(f"{budget}: measured {best.p90_ms:.3g} ms in the end")
+        sys.stdout.write(f"{budget}: measured {best.p90_ms:.3g} ms in the end\n")
         last += best.p90_ms <= budget.limit
     return first, last, (time.perf_counter() - began) / BUDGETS
 
