@@ -27,7 +27,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from devices.cost import features
 from devices.profile import (
@@ -257,8 +257,13 @@ def _bounds(ratios: FloatArray) -> dict[float, float]:
     one calibration in ten.
     """
     n = len(ratios)
-    ranks = {c: 1 + int(binom.ppf(0.9, n, c)) for c in _CONFIDENCES if ceil((n + 1) * c) <= n}
-    return {c: max(1.0, float(ratios[min(rank, n) - 1])) for c, rank in ranks.items()}
+    found = {}
+    for c in _CONFIDENCES:
+        if ceil((n + 1) * c) <= n:
+            fewer = bdtr(np.arange(n), n, c)  # P(at most k of n are below)
+            rank = min(int(np.searchsorted(fewer, 0.9)), n - 1)
+            found[c] = max(1.0, float(ratios[rank]))
+    return found
 
 
 def _grade(n: int, mape: float) -> Literal["A", "B", "C", "D"]:
