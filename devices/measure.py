@@ -124,9 +124,7 @@ def measure(
     turn_s: float = 0.05,
 ) -> Measurement:
     """Latency of one model; see ``measure_interleaved``."""
-    return measure_interleaved(
-        backend, [model], warmup_s=warmup_s, turns=turns, turn_s=turn_s
-    )[0]  # fmt: skip
+    return measure_interleaved(backend, [model], warmup_s=warmup_s, turns=turns, turn_s=turn_s)[0]
 
 
 def measure_interleaved(
