@@ -31,6 +31,11 @@ class Bench:
         self.name, self.meter, self.checkpoint = name, meter, checkpoint
         self.precision = precision
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether a file always takes the same, as a compiler has it."""
+        return isinstance(self.meter, Compiler)
+
     def measure(self, archs: Sequence[Arch]) -> list[Measurement]:
         """Latency of each, in repeats so that a drift of the device hits all alike.
 

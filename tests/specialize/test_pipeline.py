@@ -196,7 +196,7 @@ def test_the_limit_follows_what_is_measured(speed: float) -> None:
     problem = pose(space, accuracy, costs, profile, [budget], Objective(), 0.9)
 
     class Watch:
-        name = "watch"
+        name, deterministic = "watch", False
 
         def measure(self, archs: Sequence[Arch]) -> list[Measurement]:
             times = speed * costs["latency"].price(space.encode(archs))
