@@ -2,10 +2,11 @@
 
 A device's coefficients are a nonnegative mix of those of known devices and of five simple ones
 that each price a single thing. The simple ones are held back, since they know nothing of networks
-unlike the measured ones, unless they err clearly less on measured networks left out; from many
+unlike the measured ones, unless they err clearly less on measured networks left out; then one more
+prices weights beyond those of the lightest measured network, which a cache keeps, and from many
 networks there may be one for each feature. A mix inherits what every fit must keep: no negative
-price, and a larger depthwise kernel never cheaper than a smaller one. docs/devices.md has the
-errors.
+price of a layer, and a larger depthwise kernel never cheaper than a smaller one. docs/devices.md
+has the errors.
 
 One-sided bounds are leave-one-out ratios of actual to predicted, for networks drawn like the
 measured ones. The conformal rank holds on average over calibrations (Vovk et al. 2005; Lei et al.
@@ -67,6 +68,7 @@ _SIMPLE = {
         "dw.s2", "fc.w", "mem.io", "pool.ops",
     ),
 }  # fmt: skip
+_WEIGHTS = ("conv.w", "pw.w", "fc.w")
 #: The same with a device for each feature; 1x1 MACs only together with depthwise ones, as above.
 _FINE = {f: (f,) for f in FEATURES if f != "pw.macs"} | {
     "1x1 and depthwise MACs": ("pw.macs", *_DEPTHWISE)
@@ -95,8 +97,9 @@ def fit_profile(
     tails = np.array([p90 / ms for _, ms, p90 in samples])
     precision, many = runtime.precision, len(samples) >= _MANY
     best = _Fit(x, y, _Library.of(precision, _SIMPLE, _RIDGE_HELD))
+    lightest = float(x[:, [FEATURES.index(f) for f in _WEIGHTS]].sum(axis=1).min())
     for simple in (_SIMPLE, _FINE) if many else (_SIMPLE,):
-        freer = _Fit(x, y, _Library.of(precision, simple, _RIDGE))
+        freer = _Fit(x, y, _Library.of(precision, simple, _RIDGE).beyond(lightest))
         if freer.errors.mean() < best.errors.mean() * (1.0 if many else _CLEARLY):
             best = freer
     ratios, errors = best.ratios, best.errors
@@ -194,6 +197,19 @@ class _Library:
             (*(profile.name for profile in known), *simple),
             np.array(rows),
             np.repeat((_RIDGE, ridge_simple), (len(known), len(simple))),
+        )
+
+    def beyond(self, lightest: float) -> _Library:
+        """With one more, simple as the last: weights cost 1, ``lightest`` millions of them nothing.
+
+        Its constant is negative, its price of a network that has as many weights is not.
+        """
+        row = [float(f in _WEIGHTS) for f in FEATURES]
+        row[FEATURES.index("const")] = -lightest
+        return _Library(
+            (*self.names, "weights beyond the lightest network's"),
+            np.vstack([self.coefficients, row]),
+            np.append(self.ridge, self.ridge[-1]),
         )
 
 

@@ -66,12 +66,13 @@ class Document:
         path: str,
         *required: str,
         low: float = 0.0,
+        signed: tuple[str, ...] = (),
         optional: bool = False,
         holes: bool = False,
     ) -> dict[str, float]:
         """An object of finite numbers of at least ``low``; with names, exactly those.
 
-        holes: leave out what is null.
+        signed: names that may be below. holes: leave out what is null.
         """
         values = self.take(path, dict, optional) or {}
         if holes:
@@ -82,7 +83,7 @@ class Document:
             if required and name not in required:
                 raise self.error(path, f"has an unknown {name!r}")
             value = values[name]
-            if not _is_number(value) or value < low:
+            if not _is_number(value) or (value < low and name not in signed):
                 least = f" of {low:g} or more" if low > -math.inf else ""
                 raise self.error(path, f"has {name!r} = {value!r}, not a number{least}")
         return {name: float(value) for name, value in values.items()}

@@ -113,6 +113,9 @@ class Valid:
 class Profile:
     """A device's latency model. ``coefficients``: ms a unit of each of ``FEATURES``.
 
+    That of ``const`` may be negative: of weights that every network of the space has, and that
+    cost nothing.
+
     bound: confidence -> factor from a predicted latency to one that holds with that confidence.
     errors: way of leaving networks out -> n, mape, ... (percent; ratios are actual / predicted).
     """
@@ -147,12 +150,17 @@ class Profile:
         """The profile for networks of a space: bounds of one calibrated on another are wider.
 
         By 5 %: with that, those from ten samples covered 97 % of the networks of a family that was
-        not among them, where without they covered 85 % (float32) and 82 % (int8).
+        not among them, where without they covered 85 % (float32) and 82 % (int8). A constant below
+        0 is no longer taken: it is of weights that all networks of the other space have.
         """
         own = self.provenance.get("source") in (MEASURED_HERE, CALIBRATED)
         if not own or space in self.valid.families:
             return self
-        return replace(self, bound={c: factor * _OTHER_FAMILY for c, factor in self.bound.items()})
+        return replace(
+            self,
+            coefficients={**self.coefficients, "const": max(self.coefficients["const"], 0.0)},
+            bound={c: factor * _OTHER_FAMILY for c, factor in self.bound.items()},
+        )
 
     @property
     def engine(self) -> str | None:
@@ -219,7 +227,7 @@ def parse_profile(text: str, where: str) -> Profile:
     doc.expect("model.kind", "additive")
     doc.expect("model.unit", "ms")
     doc.expect("model.features", "layer-features/1")
-    coefficients = doc.numbers("model.coefficients", *FEATURES)
+    coefficients = doc.numbers("model.coefficients", *FEATURES, signed=("const",))
     ways = doc.take("errors", dict)
     errors = {way: doc.numbers(f"errors.{way}", low=-math.inf, holes=True) for way in ways}
     if not any("mape" in errors.get(way, {}) for way in _LEFT_OUT):

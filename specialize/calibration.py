@@ -127,6 +127,13 @@ def calibrate(
             for arch, one in zip(turn, measured, strict=True):
                 record.add(str(arch), first, one)
             tell(f"{len(record.rows)} of {count} subnets measured")
+    disturbed = sum(not record.at_rest(str(arch)) for arch in wanted)
+    if disturbed:
+        raise UserError(
+            f"{disturbed} of {count} subnets were measured in disturbed moments only",
+            bench.name,
+            "let the device rest and run the command again: what was measured is kept",
+        )
     samples: list[Sample] = [
         (lower(space, Arch.parse(text)), row.relative * record.reference_ms, row.p90_ms)
         for text, row in record.rows.items()

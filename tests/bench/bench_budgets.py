@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,9 @@ def main() -> None:
             began = time.perf_counter()
             profile, _ = calibrate("here", bench, None, SAMPLES, tell=print)
             seconds = time.perf_counter() - began
-        errors = error_rows(bench, profile)
+            with patch("devices.calibrate._Library.beyond", lambda self, _: self):
+                plain, _ = calibrate("here", bench, None, SAMPLES)  # from the same measurements
+        errors = error_rows(bench, profile, plain)
         header = ["predicted by", "error, %", "within the 0.9 bound, %"]
         text = (
             f"{SAMPLES} subnets measured in {seconds:.0f} s, and {OTHERS} others predicted. Error: "
@@ -69,8 +72,11 @@ def main() -> None:
         )
 
 
-def error_rows(bench: Bench, profile: Profile) -> list[list[object]]:
-    """The profile and the plain alternatives on subnets that they were not fitted to."""
+def error_rows(bench: Bench, profile: Profile, plain: Profile) -> list[list[object]]:
+    """The profile and the plain alternatives on subnets that they were not fitted to.
+
+    plain: without a price for the weights beyond those of the lightest network.
+    """
     space, rng = bench.checkpoint.space, np.random.default_rng(1)
     archs = spread(space, SAMPLES + OTHERS, rng)
     archs = [archs[i] for i in rng.permutation(len(archs))]
@@ -89,9 +95,12 @@ def error_rows(bench: Bench, profile: Profile) -> list[list[object]]:
         weights = np.linalg.lstsq(x[fitted] / ms[fitted, None], np.ones(SAMPLES))[0]
         return np.asarray(x @ weights)
 
-    ours = np.array([predict(profile, layers).point for layers in networks])
+    ours, alike = (
+        np.array([predict(one, layers).point for layers in networks]) for one in (profile, plain)
+    )
     predictions = {
         f"the calibrated profile ({SAMPLES} chosen subnets)": ours,
+        "the same, were all weights priced alike": alike,
         f"MACs, a line through {SAMPLES} random ones": line(np.column_stack([size, 0 * size + 1])),
         "`pixel4` times one factor": line(pixel4[:, None]),
         "`pixel4` as it is": pixel4,

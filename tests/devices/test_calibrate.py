@@ -86,6 +86,23 @@ def test_a_machine_unlike_any_phone_is_priced_too() -> None:
     assert "MACs" in profile.mix_of
 
 
+def test_weights_that_a_cache_keeps_cost_nothing(tmp_path: Path) -> None:
+    """As on a machine whose cache keeps 4 MB, where all others are read from memory in each run."""
+
+    def truth(layers: tuple[Layer, ...]) -> float:
+        weights = 4e-6 * sum(layer.parameters for layer in layers)
+        return 4e-8 * macs(layers) + 0.4 * max(weights - 4, 0)
+
+    profile = fit(measured(truth, 14, seed=0, noise=0.0))
+    assert abs(ratios(profile, measured(truth, 40, seed=1, noise=0.0)) - 1).mean() < 0.03
+    assert profile.coefficients["const"] < 0
+    assert predict(profile, lower(LITE, LITE.smallest())).point > 0
+    # Networks of another space may have fewer weights, and none is cheaper than nothing.
+    assert profile.of_space("mcu").coefficients["const"] == 0
+    write_profile(profile, tmp_path / "mine.json")
+    assert get_profile(str(tmp_path / "mine.json")).as_dict() == profile.as_dict()
+
+
 def test_from_fifty_networks_it_may_learn_what_no_phone_has() -> None:
     """A device on which stride 2 is very dear: each feature gets its price, and only then."""
     odd = dict(get_profile("pixel4").coefficients)

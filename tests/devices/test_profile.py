@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,17 +67,6 @@ def test_a_users_own_profile_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
         assert own.kind == "board"
     finally:
         load_profiles.cache_clear()
-
-
-def test_all_profiles_load_in_a_moment() -> None:
-    """A name is looked up before anything else is done."""
-    seconds = []
-    for _ in range(3):
-        load_profiles.cache_clear()
-        began = time.perf_counter()
-        load_profiles()
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 0.05
 
 
 def test_a_runtime_is_not_named_twice() -> None:
