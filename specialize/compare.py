@@ -306,7 +306,8 @@ def _cell(
     if isinstance(space, str):
         return Cell(own=False, latency=None, missing=space)
     confidence = min(report.latency_ms.confidence, max(profile.bound))
-    found = predict(profile, lower(space, Arch.parse(report.architecture)), confidence)
+    layers = lower(space, Arch.parse(report.architecture))
+    found = predict(profile.of_space(space.name), layers, confidence)
     latency = Latency(
         point=found.point, bound=found.bound, confidence=found.confidence, measured=None
     )

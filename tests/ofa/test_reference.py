@@ -206,7 +206,7 @@ def test_a_file_becomes_a_model(
                       "--subnets", "2", "-q", cwd=tmp_path)  # fmt: skip
     assert trained.returncode == 0, trained.stderr
 
-    # The same in one command; the second time what was converted is there.
+    # The same in one command; the second time what was converted is there, and may be trained.
     plain = ["ofa-specialize", "--device", "note10", "--budget", "40ms", "--checkpoint", "five.pth"]
     for missing, options in (("--space", ()), ("--images", words[:2])):
         refused = command(*plain, *options, "--output", "no", cwd=tmp_path)
@@ -215,11 +215,13 @@ def test_a_file_becomes_a_model(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(convert, "_SUBNETS", 3)
     told: list[str] = []
-    for output in ("first", "second"):
+    for output, finetune in (("first", ""), ("second", "3s")):
         result = specialize(
             "note10", "40ms", checkpoint=tmp_path / "five.pth", space="mbv3-w1.0",
-            images=shapes_folder, candidates=2, output=tmp_path / output, tell=told.append,
+            images=shapes_folder, candidates=2, finetune=finetune, output=tmp_path / output,
+            tell=told.append,
         )  # fmt: skip
+        assert (result.report.finetuned is not None) == bool(finetune)
         assert result.report.preprocessing["mean"] == [123.675, 116.28, 103.53]
     assert sum("3 subnets of five.pth are evaluated, once" in text for text in told) == 1
     int8 = command("ofa-specialize", "--device", "pixel4-int8", "--budget", "40ms", "--checkpoint",
