@@ -478,7 +478,7 @@ def _keep_measured(
     budget = min(budgets)
     times, limit = (1, budget) if bench.deterministic else (_TIMES, _SURE * budget)
     kept: SearchResult | None = None
-    for attempt in range(_TIGHTENINGS):
+    for attempt in range(2 * _TIGHTENINGS):  # a disturbed moment tightens too far: that is undone
         archs = [problem.space.decode(row) for row in found.genotypes]
         p90 = np.zeros(len(archs))
         for _ in range(times):

@@ -51,13 +51,15 @@ def main() -> None:
             seconds = time.perf_counter() - began
             with patch("devices.calibrate._Library.beyond", lambda self, _: self):
                 plain, _ = calibrate("here", bench, None, SAMPLES)  # from the same measurements
-        errors = error_rows(bench, profile, plain)
+        errors, apart = error_rows(bench, profile, plain)
         header = ["predicted by", "error, %", "within the 0.9 bound, %"]
         text = (
             f"{SAMPLES} subnets measured in {seconds:.0f} s, and {OTHERS} others predicted. Error: "
             "mean of |predicted / actual - 1| of medians, measured as in a calibration: in turns "
             "with a reference network. Within the bound: 90th percentiles, as they were. The "
-            "alternatives are fitted to measurements of the same kind."
+            "alternatives are fitted to measurements of the same kind. How idle the machine was: "
+            f"the slowest tenth of the reference's runs took at least {apart:.2f} times as long as "
+            "the fastest tenth took at most."
         )
         first, last, each = budgets_kept(bench, profile)
         more = (
@@ -72,19 +74,21 @@ def main() -> None:
         )
 
 
-def error_rows(bench: Bench, profile: Profile, plain: Profile) -> list[list[object]]:
+def error_rows(bench: Bench, profile: Profile, plain: Profile) -> tuple[list[list[object]], float]:
     """The profile and the plain alternatives on subnets that they were not fitted to.
 
-    plain: without a price for the weights beyond those of the lightest network.
+    plain: without a price for the weights beyond those of the lightest network. With the rows how
+    far the reference's runs were apart: 90th percentile / 10th.
     """
     space, rng = bench.checkpoint.space, np.random.default_rng(1)
     archs = spread(space, SAMPLES + OTHERS, rng)
     archs = [archs[i] for i in rng.permutation(len(archs))]
     reference = space.largest(space.resolutions[len(space.resolutions) // 2])
     pairs = [bench.measure([reference, arch]) for arch in archs]
-    level = np.median([beside.median_ms for beside, _ in pairs])
+    level = np.mean([beside.median_ms for beside, _ in pairs])
     ms = level * np.array([relative(one, beside) for beside, one in pairs])
     slow = np.array([one.p90_ms for _, one in pairs])
+    fast, late = np.quantile([ms for beside, _ in pairs for ms in beside.raw_ms], (0.1, 0.9))
     networks = [lower(space, arch) for arch in archs]
     size = np.array([macs(layers) for layers in networks], float)
     pixel4 = np.array([predict(get_profile("pixel4"), layers).point for layers in networks])
@@ -112,7 +116,7 @@ def error_rows(bench: Bench, profile: Profile, plain: Profile) -> list[list[obje
         within = f"{100 * held:.0f}" if predicted is ours else ""
         error = f"{100 * abs(1 / ratios - 1).mean():.1f}"
         rows.append([what, error, within])
-    return rows
+    return rows, float(late / fast)
 
 
 def budgets_kept(bench: Bench, profile: Profile) -> tuple[int, int, float]:
