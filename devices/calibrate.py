@@ -56,6 +56,7 @@ _FEWEST = 9  # for a bound at 0.9
 _MANY = 50
 
 _DEPTHWISE = ("dw.k3", "dw.k5", "dw.k7")
+_WEIGHTS = ("conv.w", "pw.w", "fc.w")
 #: Simple devices: name -> the features that cost 1 each there. Depthwise MACs are in two of them,
 #: so that they never become cheaper than dense ones.
 _SIMPLE = {
@@ -68,7 +69,6 @@ _SIMPLE = {
         "dw.s2", "fc.w", "mem.io", "pool.ops",
     ),
 }  # fmt: skip
-_WEIGHTS = ("conv.w", "pw.w", "fc.w")
 #: The same with a device for each feature; 1x1 MACs only together with depthwise ones, as above.
 _FINE = {f: (f,) for f in FEATURES if f != "pw.macs"} | {
     "1x1 and depthwise MACs": ("pw.macs", *_DEPTHWISE)

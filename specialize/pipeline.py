@@ -61,11 +61,10 @@ __all__ = ["Result", "default_checkpoint", "specialize"]
 _FIRST_LOOK, _FIRST_LOOK_MACS = 80, 12e9
 _FINALISTS = 3
 #: Searches, with a limit that is tightened where candidates do not hold when they are measured or
-#: scored on images, and loosened where they leave room.
+#: scored on images, and loosened where they leave room; twice as many where they are measured.
 _TIGHTENINGS = 4
 #: Measurements of a candidate, and the share of a latency budget that all must be within for one
-#: more to keep it. Of networks at that limit one more was above the budget in 1 to 5 % of cases on
-#: a shared machine, where two measurements within the budget itself left 16 to 21 %.
+#: more to keep it: on a shared machine one more of a network just within is often above.
 _TIMES, _SURE = 3, 0.95
 #: What a measured latency may leave of that, as a factor, before the search uses it.
 _ROOM = 1.05

@@ -104,7 +104,7 @@ def error_rows(bench: Bench, profile: Profile, plain: Profile) -> tuple[list[lis
     )
     predictions = {
         f"the calibrated profile ({SAMPLES} chosen subnets)": ours,
-        "the same, were all weights priced alike": alike,
+        "the same, without a price for weights beyond a cache": alike,
         f"MACs, a line through {SAMPLES} random ones": line(np.column_stack([size, 0 * size + 1])),
         "`pixel4` times one factor": line(pixel4[:, None]),
         "`pixel4` as it is": pixel4,
