@@ -8,7 +8,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofa import ranks, train
@@ -107,35 +108,61 @@ def _train_supernet(options: Options) -> Path:
 
     space, tensors, teacher, recipe, preprocessing, given = _start(options, splits)
     only = Arch.parse(options.arch) if options.arch else None
-    if ranks.rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-    lessons = None
-    if recipe.teacher == "checkpoint":
-        given["teacher"], lessons = ranks.from_first(lambda: _lessons(options, splits, say))
-    device = f"cuda:{ranks.local()}" if torch.cuda.is_available() else "cpu"
-    run = train.Run(
-        space, recipe, splits, tensors, teacher, folder,
-        seed=options.seed, only=only, device=device, preprocessing=preprocessing, taught=lessons,
-    )  # fmt: skip
-    if recipe.bf16 and not run.bf16:
-        say("this processor does not multiply bfloat16: float32 instead")
-    if options.resume:
-        run.resume()
-        say(f"resumed at step {run.step} of {run.steps}")
-        steps = run.steps
-    elif options.epochs is not None:
-        steps = max(1, round(options.epochs * run.loader.steps_per_epoch))
-    else:
-        hours = recipe.hours if options.hours is None else options.hours
-        per_step = ranks.gather(run.seconds_per_step())[0]
-        steps = max(1, round(hours * 3600 / per_step))
-    with say.training(recipe) as tell:
-        run.train(steps, tell)
+    with _occupied(folder):
+        lessons = None
+        if recipe.teacher == "checkpoint":
+            given["teacher"], lessons = ranks.from_first(lambda: _lessons(options, splits, say))
+        device = f"cuda:{ranks.local()}" if torch.cuda.is_available() else "cpu"
+        run = train.Run(
+            space, recipe, splits, tensors, teacher, folder,
+            seed=options.seed, only=only, device=device, preprocessing=preprocessing,
+            taught=lessons,
+        )  # fmt: skip
+        if recipe.bf16 and not run.bf16:
+            say("this processor does not multiply bfloat16: float32 instead")
+        if options.resume:
+            run.resume()
+            say(f"resumed at step {run.step} of {run.steps}")
+            steps = run.steps
+        elif options.epochs is not None:
+            steps = max(1, round(options.epochs * run.loader.steps_per_epoch))
+        else:
+            hours = recipe.hours if options.hours is None else options.hours
+            per_step = ranks.gather(run.seconds_per_step())[0]
+            steps = max(1, round(hours * 3600 / per_step))
+        with say.training(recipe) as tell:
+            run.train(steps, tell)
 
-    rng = np.random.default_rng(options.seed)
-    archs = [only] if only is not None else spread(space, options.subnets or recipe.subnets, rng)
-    card = _card(options, run, splits, recipe, given)
-    return _hand_over(options.output, space, splits, run.weights, archs, card, preprocessing, say)
+        rng = np.random.default_rng(options.seed)
+        archs = [only] if only else spread(space, options.subnets or recipe.subnets, rng)
+        card = _card(options, run, splits, recipe, given)
+        return _hand_over(
+            options.output, space, splits, run.weights, archs, card, preprocessing, say
+        )
+
+
+@contextmanager
+def _occupied(folder: Path) -> Iterator[None]:
+    """Keep every other process out of the folder of a run: two in it would spoil each other's."""
+
+    lock = FileLock(folder / "lock")
+
+    def occupy() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(
+                "another process trains there",
+                str(folder),
+                "wait or end it (a torchrun that was killed leaves its processes behind)",
+            ) from error
+
+    ranks.from_first(occupy)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _say_splits(splits: Splits, say: Callable[[str], None]) -> None:

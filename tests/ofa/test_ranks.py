@@ -175,6 +175,9 @@ def test_a_lost_process_ends_the_run_and_one_goes_on(shapes_folder: Path, tmp_pa
             assert time.monotonic() < until
             assert run.poll() is None, (tmp_path / "told").read_text()
             time.sleep(0.1)
+        beside = command("ofa-train", *words, "--resume")
+        assert (beside.returncode, beside.stderr.count("error: ")) == (2, 1)
+        assert "another process trains there" in beside.stderr
         os.kill(process_of(run.pid, rank=1), signal.SIGKILL)
         assert run.wait(60) != 0
     lines = [
