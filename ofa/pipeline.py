@@ -111,7 +111,9 @@ def _train_supernet(options: Options) -> Path:
     with _occupied(folder):
         lessons = None
         if recipe.teacher == "checkpoint":
-            given["teacher"], lessons = ranks.from_first(lambda: _lessons(options, splits, say))
+            given["teacher"], lessons = ranks.from_first(
+                lambda: _lessons(options, splits, folder, say)
+            )
         device = f"cuda:{ranks.local()}" if torch.cuda.is_available() else "cpu"
         run = train.Run(
             space, recipe, splits, tensors, teacher, folder,
@@ -507,14 +509,26 @@ def _teaching(options: Options, splits: Splits) -> Checkpoint:
 
 
 def _lessons(
-    options: Options, splits: Splits, say: Callable[[str], None]
+    options: Options, splits: Splits, folder: Path, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], Array]:
-    """What a card says of the checkpoint that teaches, and its logits of the training images."""
+    """What a card says of the checkpoint that teaches, and its logits of the training images.
+
+    They are kept in ``folder``, for a run that is resumed.
+    """
     source = _teaching(options, splits)
-    say(f"{source.name} looks at {len(splits.train)} images")
-    arch, logits = taught(source, splits.train)
+    kept = folder / f"lessons-{source.sha256[:12]}-{splits.digest[:12]}.npz"
+    if kept.exists():
+        with np.load(kept) as file:
+            arch, logits = Arch.parse(str(file["arch"])), file["logits"]
+    else:
+        say(f"{source.name} looks at {len(splits.train)} images")
+        arch, logits = taught(source, splits.train)
+        partial = kept.with_suffix(".partial")
+        with partial.open("wb") as target:
+            np.savez(target, arch=str(arch), logits=logits)
+        partial.replace(kept)
     right = 100 * (logits.argmax(1) == splits.train.labels).mean()
-    say(f"it knows {right:.1f} % of them")
+    say(f"{source.name} knows {right:.1f} % of them")
     held_out = float(source.evaluated.accuracy.max())
     about = {"name": source.name, "arch": str(arch), "held_out": held_out, "runs": _runs(source)}
     return about, logits

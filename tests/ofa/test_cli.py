@@ -72,10 +72,15 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
     for name, value in ends[2].tensors.items():
         expected = (ends[0].tensors[name] + ends[1].tensors[name]) / 2
         np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-6)
-    small = command("ofa-train", *words, "--output", "small", "--init", "mcu-cifar10",
-                    "--teacher", "trained", "--epochs", "0.5", "--subnets", "2",
-                    cwd=tmp_path)  # fmt: skip
+    lesson = ("ofa-train", *words[:-1], "--output", "small", "--init", "mcu-cifar10",
+              "--teacher", "trained", "--epochs", "0.5", "--subnets", "2")  # fmt: skip
+    small = command(*lesson, cwd=tmp_path)
     assert small.returncode == 0, small.stderr
+    assert "trained looks at" in small.stderr
+    resumed = command(*lesson, "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "trained knows" in resumed.stderr
+    assert "trained looks at" not in resumed.stderr
     taught = read_checkpoint(tmp_path / "small").card
     assert taught["recipe"]["name"] == "tiny-taught"
     best = longer.evaluated.genotypes[longer.evaluated.accuracy.argmax()]
