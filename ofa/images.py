@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
 import zipfile
 from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -146,13 +145,18 @@ def open_images(path: Path) -> dict[str, Images]:
         def read(name: str) -> bytes:
             return (path / name).read_bytes()
     else:
-        handles = threading.local()  # a ZipFile must not be shared by threads
+        # Threads must not share a ZipFile, and to open one reads the names of all that it holds.
+        idle: list[zipfile.ZipFile] = []
 
         def read(name: str) -> bytes:
-            if not hasattr(handles, "zip"):
-                handles.zip = zipfile.ZipFile(path)
-            data: bytes = handles.zip.read(name)
-            return data
+            try:
+                archive = idle.pop()
+            except IndexError:
+                archive = zipfile.ZipFile(path)
+            try:
+                return archive.read(name)
+            finally:
+                idle.append(archive)
 
         try:
             with zipfile.ZipFile(path) as archive:

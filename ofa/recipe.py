@@ -348,7 +348,7 @@ RECIPES = {
             batch=128,
             lr=0.05,
             weight_decay=1e-4,
-            hard=0.3,
+            hard=0.5,
             temperature=4.0,
             phases=(
                 Phase(
