@@ -10,7 +10,7 @@ as it was when the first phase ended, or the published network that training sta
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
 from ofa.errors import UserError
@@ -29,8 +29,7 @@ class Phase:
     () = only each stage's largest.
     largest, smallest: probability that a step holds the largest, the smallest subnet; where a step
     holds no smallest one it holds a random one instead. random: number of random subnets.
-    largest_resolutions, smallest_resolutions: those of the largest, of the smallest subnet; None,
-    or where the space has none of them: as for the others.
+    largest_resolutions: those of the largest subnet; None = as for the others.
     crop: smallest area of a random crop; near 1, objects look as large as in whole images.
     sort: sort channels by importance when the phase begins (before widths open, once).
     lr: the highest learning rate of a cosine of the phase's own, to zero at its end; None = the
@@ -44,7 +43,6 @@ class Phase:
     expands: Values = None
     resolutions: Values = None
     largest_resolutions: Values = None
-    smallest_resolutions: Values = None
     largest: float = 1.0
     smallest: float = 1.0
     random: int = 2
@@ -59,18 +57,6 @@ class Phase:
             depths=self.depths,
             expands=self.expands,
             resolutions=self.resolutions,
-        )
-
-    def within(self, space: Space) -> Self:
-        """This phase without the resolutions that ``space`` does not have."""
-
-        def keep(wanted: Values) -> Values:
-            return tuple(r for r in wanted or () if r in space.resolutions) or None
-
-        return replace(
-            self,
-            largest_resolutions=keep(self.largest_resolutions),
-            smallest_resolutions=keep(self.smallest_resolutions),
         )
 
 
@@ -337,10 +323,9 @@ RECIPES = {
             ),
         ),
         # On from a supernet that ``tiny`` made, taught by a larger network of the same classes
-        # (``--teacher``). The largest subnet is no teacher here and costs as much as the others
-        # together: it is in a third of the steps, at the resolutions at which one would use it.
-        # Networks this small never fit the data wholly: their weights need less decay, and images
-        # smaller changes.
+        # (``--teacher``). Without the largest subnet, which costs as much as the others together,
+        # in each step there are twice the steps. Networks this small never fit the data wholly:
+        # their weights need less decay.
         Recipe(
             name="tiny-taught",
             teacher="checkpoint",
@@ -348,29 +333,11 @@ RECIPES = {
             batch=128,
             lr=0.05,
             weight_decay=1e-4,
-            hard=0.5,
+            hard=0.3,
             temperature=4.0,
             phases=(
-                Phase(
-                    "all",
-                    share=0.7,
-                    largest_resolutions=(56, 64),
-                    smallest_resolutions=(32, 40, 48),
-                    largest=0.35,
-                    smallest=0.35,
-                    random=1,
-                    crop=0.6,
-                ),
-                Phase(
-                    "whole images",
-                    share=0.3,
-                    largest_resolutions=(56, 64),
-                    smallest_resolutions=(32, 40, 48),
-                    largest=0.35,
-                    smallest=0.35,
-                    random=1,
-                    crop=0.8,
-                ),
+                Phase("all", share=0.7, largest=0.25, smallest=0.4, random=2, crop=0.5),
+                Phase("whole images", share=0.3, largest=0.25, smallest=0.4, random=2, crop=0.75),
             ),
         ),
         # On from a supernet that ``tiny`` made.

@@ -69,8 +69,7 @@ def plan_step(
         allowed = phase.largest_resolutions or space.resolutions
         views.append(View("largest", space.largest(resolution(allowed))))
     if rng.random() < phase.smallest:
-        allowed = phase.smallest_resolutions or space.resolutions
-        views.append(View("smallest", space.smallest(resolution(allowed))))
+        views.append(View("smallest", space.smallest(resolution(space.resolutions))))
     elif phase.smallest or not (phase.random or views):
         views.append(View("random", sampler.draw(rng, resolution(space.resolutions))))
     views += [
@@ -134,7 +133,7 @@ class Run:
         self._good: dict[str, Any] | None = None
         self._ema: dict[str, Tensor] | None = None
         self._frozen: dict[str, Tensor] | None = None
-        self._parts: dict[int, tuple[Phase, Space, Sampler]] = {}
+        self._parts: dict[int, tuple[Space, Sampler]] = {}
         self.optimizer = self._new_optimizer()
 
     def _share(self, batch: int) -> None:
@@ -348,15 +347,16 @@ class Run:
     def _plan(self, step: int, ends: tuple[int, ...]) -> tuple[View, ...]:
         rng = np.random.default_rng([self.seed, step, self.attempt, 3])
         index = _phase_of(step, ends)
+        phase = self.recipe.phases[index]
         if self.only is not None:
             return (View("largest", self.only),)
-        return plan_step(*self._part(index), rng)
+        space, sampler = self._part(index)
+        return plan_step(phase, space, sampler, rng)
 
-    def _part(self, index: int) -> tuple[Phase, Space, Sampler]:
+    def _part(self, index: int) -> tuple[Space, Sampler]:
         if index not in self._parts:
-            phase = self.recipe.phases[index].within(self.space)
-            space = phase.restrict(self.space)
-            self._parts[index] = (phase, space, Sampler(space))
+            space = self.recipe.phases[index].restrict(self.space)
+            self._parts[index] = (space, Sampler(space))
         return self._parts[index]
 
     def _submit(self, step: int, views: tuple[View, ...], ends: tuple[int, ...]) -> Any:
