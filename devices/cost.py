@@ -9,7 +9,7 @@ import numpy as np
 
 from devices.profile import Profile
 from ofa.errors import UserError
-from ofa.layers import Layer, same_padding
+from ofa.layers import Layer
 from ofa.space import Space
 from ofa.table import Table, tabulate
 
@@ -49,7 +49,7 @@ def features(layer: Layer) -> dict[str, float]:
     if layer.activation == "hswish":
         elementwise += 2 * out
         found["n"] += 1
-    if layer.pads != same_padding(layer.in_shape[0], layer.kernel, layer.stride):
+    if not layer.is_same:
         side = layer.in_shape[0] + sum(layer.pads)
         elementwise += into + side**2 * layer.in_shape[2] / 1e6
         found["n"] += 1

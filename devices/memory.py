@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ofa.layers import Layer
+from ofa.layers import INPUT, Layer
 from ofa.space import Space
 from ofa.table import Stacked, Table, tabulate, tabulate_together
 
@@ -84,7 +84,7 @@ def _scratch_dsp(layer: Layer) -> int:
 
 
 #: Fitted to 40 recorded arenas, each of 13 to 46 layers: within 8 bytes; rounded up here.
-_KEPT_32 = {"conv": 161, "depthwise": 163, "add": 115, "mean": 0, "linear": 0}
+_KEPT_32 = {"conv": 161, "depthwise": 163, "add": 115, "mean": 0, "linear": 0, "pad": 106}
 
 #: ``cortex-m55`` and ``cortex-m`` are builds with CMSIS-NN for 32-bit processors, ``host`` that of
 #: the Python package on a 64-bit machine, with reference kernels.
@@ -92,7 +92,9 @@ ENGINES = {
     "cortex-m55": Engine(_scratch_mve, _KEPT_32, 600),
     "cortex-m": Engine(_scratch_dsp, _KEPT_32, 600),
     "host": Engine(
-        _no_scratch, {"conv": 246, "depthwise": 240, "add": 163, "mean": 0, "linear": 0}, 1208
+        _no_scratch,
+        {"conv": 246, "depthwise": 240, "add": 163, "mean": 0, "linear": 0, "pad": 160},
+        1208,
     ),
 }
 
@@ -105,12 +107,46 @@ def _up(size: int, to: int) -> int:
 def _kept(engine: Engine, layer: Layer) -> int:
     """What the interpreter keeps of a layer: a multiplier and a shift a channel, and records."""
     channels = layer.out_shape[2]
-    size = engine.kept[layer.op]
+    size = engine.kept[layer.op] + (0 if layer.is_same else engine.kept["pad"])
     if layer.op in ("conv", "depthwise", "linear"):
         size += 2 * _up(4 * channels, 16)
     if layer.op == "linear" and engine.scratch is not _no_scratch:
         size += _up(4 * channels, 16)  # CMSIS-NN's sums of the weights
     return size
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """An operator of the file, most layers are one: the tensors it reads, and the one it makes.
+
+    size: of that in elements.
+    """
+
+    layer: Layer
+    inputs: tuple[str, ...]
+    output: str
+    size: int
+
+
+def _steps(layers: Sequence[Layer]) -> list[_Step]:
+    """The operators in the order of the file.
+
+    Padding that is not SAME is one before its layer, h-swish one after it, a hard sigmoid two.
+    """
+    found: list[_Step] = []
+    for layer in layers:
+        name, inputs = layer.name, layer.inputs
+        side, _, channels = layer.in_shape
+        if not layer.is_same:
+            padded = f"{name}.padded"
+            found.append(_Step(layer, inputs[:1], padded, (side + sum(layer.pads)) ** 2 * channels))
+            inputs = (padded, *inputs[1:])
+        height, width, channels = layer.out_shape
+        parts = {"hswish": ("linear",), "hsigmoid": ("linear", "moved")}.get(layer.activation, ())
+        for output in (*(f"{name}.{part}" for part in parts), name):
+            found.append(_Step(layer, inputs, output, height * width * channels))
+            inputs = (output,)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +163,15 @@ class _Buffer:
 
 def _buffers(layers: Sequence[Layer], engine: Engine) -> list[_Buffer]:
     """Activations in the order of the file, then scratch; step 0 hands the image in."""
-    last_use = {name: step for step, layer in enumerate(layers, 1) for name in layer.inputs}
+    steps = _steps(layers)
+    last_use = {name: at for at, step in enumerate(steps, 1) for name in step.inputs}
     height, width, channels = layers[0].in_shape
-    found = [_Buffer(_up(height * width * channels, 16), 0, last_use[layers[0].inputs[0]])]
-    for step, layer in enumerate(layers, 1):
-        height, width, channels = layer.out_shape
-        size = _up(height * width * channels, 16)
-        found.append(_Buffer(size, step, last_use.get(layer.name, len(layers))))
-    for step, layer in enumerate(layers, 1):
-        if size := _up(engine.scratch(layer), 16):
-            found.append(_Buffer(size, step, step))
+    found = [_Buffer(_up(height * width * channels, 16), 0, last_use[INPUT])]
+    for at, step in enumerate(steps, 1):
+        found.append(_Buffer(_up(step.size, 16), at, last_use.get(step.output, len(steps))))
+    for at, step in enumerate(steps, 1):
+        if step.output == step.layer.name and (size := _up(engine.scratch(step.layer), 16)):
+            found.append(_Buffer(size, at, at))
     return found
 
 
@@ -166,27 +201,21 @@ def arena_bytes(layers: Sequence[Layer], engine: Engine) -> int:
 def live_bytes(layers: Sequence[Layer], precision: str = "float32") -> list[int]:
     """For each layer, the bytes of all activations that exist while it runs.
 
-    These are its inputs, its output, and what a later layer still reads. The largest is the least
-    arena in which the network can run; an interpreter adds its own bookkeeping.
+    These are its inputs, its output, what a later layer still reads, and what is between where it
+    is several operators. The largest is the least arena in which the network can run; an
+    interpreter adds its own bookkeeping.
     """
-    element = _ELEMENT[precision]
-    bytes_of = {name: element * size for layer in layers for name, size in _tensors(layer).items()}
-    last_use = {name: index for index, layer in enumerate(layers) for name in layer.inputs}
-    live = [layers[0].inputs[0]]
-    found = []
-    for index, layer in enumerate(layers):
-        live.append(layer.name)
-        found.append(sum(bytes_of[name] for name in live))
-        live = [name for name in live if last_use.get(name, -1) > index]
-    return found
-
-
-def _tensors(layer: Layer) -> dict[str, int]:
-    """Sizes of the tensors that a layer reads and writes, by the name of what makes them."""
-    height, width, channels = layer.in_shape
-    into = height * width * channels
-    height, width, channels = layer.out_shape
-    return dict.fromkeys(layer.inputs, into) | {layer.name: height * width * channels}
+    steps = _steps(layers)
+    last_use = {name: at for at, step in enumerate(steps) for name in step.inputs}
+    height, width, channels = layers[0].in_shape
+    live = {INPUT: height * width * channels}
+    found = dict.fromkeys((layer.name for layer in layers), 0)
+    for at, step in enumerate(steps):
+        live[step.output] = step.size
+        name = step.layer.name
+        found[name] = max(found[name], _ELEMENT[precision] * sum(live.values()))
+        live = {name: size for name, size in live.items() if last_use.get(name, -1) > at}
+    return list(found.values())
 
 
 def sram_bytes(layers: Sequence[Layer], precision: str, engine: str | None) -> int:
@@ -213,10 +242,11 @@ def sram_table(
 
     def peaks(layers: Sequence[Layer]) -> list[int]:
         buffers = _buffers(layers, built)
-        return [
-            sum(buffer.size for buffer in buffers if buffer.first <= step <= buffer.last)
-            for step in range(1, 1 + len(layers))
-        ]
+        found = dict.fromkeys((layer.name for layer in layers), 0)
+        for at, step in enumerate(_steps(layers), 1):
+            alive = sum(buffer.size for buffer in buffers if buffer.first <= at <= buffer.last)
+            found[step.layer.name] = max(found[step.layer.name], alive)
+        return list(found.values())
 
     return Stacked(
         tabulate_together(space, peaks, reduce="max"),

@@ -55,6 +55,11 @@ class Layer:
         return self.kernel // 2, self.kernel // 2
 
     @property
+    def is_same(self) -> bool:
+        """Whether that is TensorFlow's SAME padding, which every runtime fuses."""
+        return self.pads == same_padding(self.in_shape[0], self.kernel, self.stride)
+
+    @property
     def has_batch_norm(self) -> bool:
         """A convolution has one, but for those of a squeeze-and-excitation."""
         return self.op in ("conv", "depthwise") and self.norm

@@ -65,7 +65,10 @@ extern const unsigned int g_model_len = {size};
 
 def operators_of(layers: Sequence[Layer]) -> tuple[str, ...]:
     """The resolver's methods for these layers, in alphabetical order."""
-    return tuple(sorted({_ADDS[layer.op] for layer in layers}))
+    adds = {_ADDS[layer.op] for layer in layers}
+    if not all(layer.is_same for layer in layers):
+        adds.add("AddPad")
+    return tuple(sorted(adds))
 
 
 def c_sources(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa.layers import INPUT, Layer, Op, same_padding
+from ofa.layers import INPUT, Layer, Op
 from ofa.preprocessing import Preprocessing
 from ofa.weights import Weights
 from specialize.export import IMAGE, LOGITS
@@ -78,7 +78,9 @@ _REDUCER_OPTIONS = Schema("keep_dims:bool", member=27)
 
 _ADD, _CONV_2D, _DEPTHWISE_CONV_2D, _FULLY_CONNECTED, _MEAN = 0, 3, 4, 9, 40  # BuiltinOperator
 _MUL, _PAD, _HARD_SWISH = 18, 34, 117
-_INT8_VERSIONS = {_ADD: 2, _CONV_2D: 3, _DEPTHWISE_CONV_2D: 3, _FULLY_CONNECTED: 4, _MEAN: 2}
+_INT8_VERSIONS = {
+    _ADD: 2, _CONV_2D: 3, _DEPTHWISE_CONV_2D: 3, _FULLY_CONNECTED: 4, _MEAN: 2, _PAD: 2,
+}  # fmt: skip
 _TYPES = {"float32": 0, "int32": 2, "int8": 9}  # TensorType
 #: ActivationFunctionType; the others are operators of their own, see ``_Graph.activated``.
 _ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 3}
@@ -99,18 +101,13 @@ class _Operator:
     channels: int = 0
 
 
-def _is_same(layer: Layer) -> bool:
-    """Whether the operator pads by itself: what is not TensorFlow's SAME is padded before it."""
-    return layer.pads == same_padding(layer.in_shape[0], layer.kernel, layer.stride)
-
-
 def _fused(layer: Layer) -> int:
     return _ACTIVATIONS.get(layer.activation, 0)
 
 
 def _write_conv(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
     options = _CONV_2D_OPTIONS(
-        padding=_SAME if _is_same(layer) else _VALID,
+        padding=_SAME if layer.is_same else _VALID,
         stride_w=layer.stride,
         stride_h=layer.stride,
         activation=_fused(layer),
@@ -121,7 +118,7 @@ def _write_conv(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
 
 def _write_depthwise(layer: Layer, own: Mapping[str, NDArray[Any]]) -> _Operator:
     options = _DEPTHWISE_CONV_2D_OPTIONS(
-        padding=_SAME if _is_same(layer) else _VALID,
+        padding=_SAME if layer.is_same else _VALID,
         stride_w=layer.stride,
         stride_h=layer.stride,
         depth_multiplier=1,
@@ -160,9 +157,9 @@ _OPERATORS: dict[Op, Callable[[Layer, Mapping[str, NDArray[Any]]], _Operator]] =
     "linear": _write_linear,
 }
 
-#: The first TensorFlow release whose runtime has all of these operators, in float (MEAN is the
-#: youngest) and in int8, in 16 bytes as converters write it.
-_MIN_RUNTIME, _MIN_RUNTIME_INT8 = (text.ljust(16, b"\0") for text in (b"1.6.0", b"1.14.0"))
+#: The first TensorFlow release whose runtime has all of a network's operators, by
+#: runtime_version.cc: in float that of MEAN, or of HARD_SWISH where there is one, and in int8.
+_MIN_RUNTIME, _MIN_RUNTIME_HARD_SWISH, _MIN_RUNTIME_INT8 = "1.6.0", "1.15.0", "1.14.0"
 
 
 def tflite_model(
@@ -193,8 +190,9 @@ def tflite_model(
     for layer in layers:
         operator = _OPERATORS[layer.op](layer, _constants(layer, folded, quantized))
         inputs = [tensor[source] for source in layer.inputs]
-        if not _is_same(layer):
-            inputs[0] = graph.padded(layer, inputs[0])
+        if not layer.is_same:
+            scale = _scale(quantized, layer.inputs[0])
+            inputs[0] = graph.padded(layer, inputs[0], kind, scale)
         for part, value in operator.constants.items():
             scale = _scale_of_constant(layer, part, operator.channels, quantized)
             inputs.append(graph.constant(f"{layer.name}.{part}", value, scale))
@@ -210,6 +208,8 @@ def tflite_model(
 
     start, end = tensor[INPUT], tensor[layers[-1].name]
     runtime = _MIN_RUNTIME if quantized is None else _MIN_RUNTIME_INT8
+    if (_HARD_SWISH, 1) in graph.codes:
+        runtime = _MIN_RUNTIME_HARD_SWISH
     about = metadata(name, resolution, len(labels), preprocessing)
     model = _MODEL(
         version=3,
@@ -225,7 +225,10 @@ def tflite_model(
         ],
         description=name,
         metadata=[
-            _METADATA(name="min_runtime_version", buffer=graph.buffer(runtime)),
+            _METADATA(
+                name="min_runtime_version",
+                buffer=graph.buffer(runtime.encode().ljust(16, b"\0")),  # as converters write it
+            ),
             _METADATA(name="TFLITE_METADATA", buffer=graph.buffer(about)),
         ],
         signature_defs=[
@@ -325,16 +328,16 @@ class _Graph:
             )
         )
 
-    def padded(self, layer: Layer, source: int) -> int:
-        """A layer's input with its own pads of zeros."""
+    def padded(self, layer: Layer, source: int, kind: str, scale: Table | None) -> int:
+        """A layer's input with its own pads of zeros, in the input's own integers."""
         height, width, channels = layer.in_shape
         pads = np.array([(0, 0), layer.pads, layer.pads, (0, 0)], np.int32)
         amount = self.constant(f"{layer.name}.pads", pads, None)
         side = sum(layer.pads)
-        output = self.tensor(
-            f"{layer.name}.padded", (1, height + side, width + side, channels), "float32"
-        )
-        self.operator(_Operator(_PAD, _PAD_OPTIONS(), {}), 1, [source, amount], output)
+        shape = (1, height + side, width + side, channels)
+        output = self.tensor(f"{layer.name}.padded", shape, kind, scale=scale)
+        version = 1 if scale is None else _INT8_VERSIONS[_PAD]
+        self.operator(_Operator(_PAD, _PAD_OPTIONS(), {}), version, [source, amount], output)
         return output
 
     def activated(self, layer: Layer, source: int) -> int:

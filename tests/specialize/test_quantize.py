@@ -17,9 +17,9 @@ from onnx import numpy_helper
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.memory import flash_table
-from ofa.layers import INPUT, Layer, lower, same_padding
+from ofa.layers import INPUT, Layer, lower
 from ofa.preprocessing import LITE0
-from ofa.space import Arch
+from ofa.space import Arch, Padding
 from ofa.spaces import get_space
 from ofa.weights import Array, Weights
 from specialize.export.onnx import onnx_model
@@ -59,8 +59,7 @@ def by_definition(layer: Layer, q: Quantized, inputs: list[NDArray[np.int8]]) ->
         case "linear":
             real = x[0] @ own.weight.T.astype(np.float64) + own.bias
         case _:
-            pads = [same_padding(size, layer.kernel, layer.stride) for size in x[0].shape[1:3]]
-            padded = np.pad(x[0], ((0, 0), *pads, (0, 0)))
+            padded = np.pad(x[0], ((0, 0), layer.pads, layer.pads, (0, 0)))
             window = sliding_window_view(padded, (layer.kernel,) * 2, (1, 2))
             window = window[:, :: layer.stride, :: layer.stride]
             if layer.op == "conv":
@@ -115,10 +114,10 @@ def test_rounding_is_within_half_a_step(a: float, b: float, numbers: list[float]
 
 
 @pytest.mark.slow
-@given(archs())
-def test_the_file_computes_what_its_numbers_say(arch: Arch) -> None:
+@given(archs(), st.sampled_from(["same", "symmetric"]))
+def test_the_file_computes_what_its_numbers_say(arch: Arch, padding: Padding) -> None:
     """In the kernels that microcontrollers share, and nearly so in XNNPACK."""
-    layers, folded = network(TINY, arch)
+    layers, folded = network(replace(TINY, padding=padding), arch)
     quantized = integers_of(layers, folded)
     file = int8_file(layers, folded, quantized)
     assert file == int8_file(layers, folded, integers_of(layers, folded))
