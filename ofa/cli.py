@@ -69,8 +69,8 @@ def train(
         str,
         typer.Option(
             metavar="NAME|DIR",
-            help="A checkpoint of the same classes, the most accurate subnet of which teaches: "
-            "small networks learn more from it than from labels.",
+            help="A checkpoint of the same classes, the most accurate subnet of which teaches; "
+            "it should be clearly better than the largest subnet here.",
         ),
     ] = "",
     recipe: Annotated[

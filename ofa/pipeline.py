@@ -108,7 +108,7 @@ def _train_supernet(options: Options) -> Path:
 
     space, tensors, teacher, recipe, preprocessing, given = _start(options, splits)
     only = Arch.parse(options.arch) if options.arch else None
-    with _occupied(folder):
+    with _occupied(options, folder):
         lessons = None
         if recipe.teacher == "checkpoint":
             given["teacher"], lessons = ranks.from_first(
@@ -144,9 +144,8 @@ def _train_supernet(options: Options) -> Path:
 
 
 @contextmanager
-def _occupied(folder: Path) -> Iterator[None]:
+def _occupied(options: Options, folder: Path) -> Iterator[None]:
     """Keep every other process out of the folder of a run: two in it would spoil each other's."""
-
     lock = FileLock(folder / "lock")
 
     def occupy() -> None:
@@ -159,9 +158,11 @@ def _occupied(folder: Path) -> Iterator[None]:
                 str(folder),
                 "wait or end it (a torchrun that was killed leaves its processes behind)",
             ) from error
+        # Again: another run may have begun and ended there since.
+        _check_output(options.output, folder, options.resume)
 
-    ranks.from_first(occupy)
     try:
+        ranks.from_first(occupy)
         yield
     finally:
         lock.release()
@@ -524,8 +525,16 @@ def _lessons(
         say(f"{source.name} looks at {len(splits.train)} images")
         arch, logits = taught(source, splits.train)
         partial = kept.with_suffix(".partial")
-        with partial.open("wb") as target:
-            np.savez(target, arch=str(arch), logits=logits)
+        try:
+            with partial.open("wb") as target:
+                np.savez(target, arch=str(arch), logits=logits)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise UserError(
+                f"what the teacher says cannot be written ({error.strerror})",
+                str(folder),
+                "free some space and run the same command",
+            ) from error
         partial.replace(kept)
     right = 100 * (logits.argmax(1) == splits.train.labels).mean()
     say(f"{source.name} knows {right:.1f} % of them")
