@@ -197,9 +197,9 @@ def measure(
     for model in models:
         if not model.is_file():
             raise UserError("no such file", str(model))
+        if model.suffix not in (".tflite", ".onnx"):
+            raise UserError("neither a .tflite nor an .onnx file", str(model))
     kinds = {model.suffix for model in models}
-    if not kinds <= {".tflite", ".onnx"}:
-        raise UserError("neither a .tflite nor an .onnx file", str(models[0]))
     if len(kinds) > 1:
         raise UserError(f"files of several kinds: {', '.join(sorted(kinds))}", fix="one at a time")
     if name in _RUNTIMES:

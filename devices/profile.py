@@ -181,7 +181,8 @@ class Profile:
     @property
     def typical_error(self) -> float:
         """MAPE in percent on networks left out of the fit: of the mobile ones where known."""
-        return next(self.errors[way]["mape"] for way in _LEFT_OUT if way in self.errors)
+        known = (self.errors.get(way, {}) for way in _LEFT_OUT)
+        return next(figures["mape"] for figures in known if "mape" in figures)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON that ``parse_profile`` reads."""
@@ -317,7 +318,9 @@ def get_profile(name: str) -> Profile:
     if name.endswith(".json"):
         return _read(Path(name))
     profiles = load_profiles()
-    known = {profile.name.casefold(): profile for profile in profiles}
+    known: dict[str, Profile] = {}
+    for profile in profiles:  # a user's own come first
+        known.setdefault(profile.name.casefold(), profile)
     for profile in profiles:
         for alias in profile.aliases:
             known.setdefault(alias.casefold(), profile)

@@ -35,9 +35,14 @@ _TURNS, _TURNS_OF_ALL = 12, 60
 
 
 class Meter(Protocol):
-    """Measures model files on a device. suffix: of the files that it takes."""
+    """Measures model files on a device.
+
+    suffix: of the files that it takes. runtime: what runs them, by its name alone. threads: of it.
+    """
 
     suffix: str
+    runtime: str
+    threads: int
 
     @property
     def device(self) -> str:
@@ -60,6 +65,7 @@ class Local:
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self.suffix = backend, backend.suffix
+        self.runtime, self.threads = backend.name, backend.threads
 
     @property
     def device(self) -> str:
@@ -85,7 +91,7 @@ class Local:
 class Compiler:
     """An NPU that only its compiler knows: the latency is what the compiler schedules."""
 
-    suffix = ".tflite"
+    suffix, runtime, threads = ".tflite", "vela", 1
 
     def __init__(self, vela: Vela) -> None:
         self.vela = vela
@@ -135,6 +141,7 @@ class Farm:
 
     def __init__(self, meters: Sequence[Meter], tell: Callable[[str], None]) -> None:
         self.meters, self.suffix, self.tell = meters, meters[0].suffix, tell
+        self.runtime, self.threads = meters[0].runtime, meters[0].threads
 
     @property
     def device(self) -> str:
@@ -231,11 +238,21 @@ def reach(
     cores; an Ethos-U is asked of its compiler. benchmark: the program, built for that device.
     Raises UserError.
     """
+    elsewhere = {"--serial": serials, "--ssh": ssh, "--benchmark": benchmark}
+    given = [option for option, value in elsewhere.items() if value]
+    if given and (name in HOSTS or get_profile(name).hardware.device in ACCELERATORS):
+        raise UserError(
+            f"{name!r} is asked on this machine",
+            " ".join(given),
+            "name the profile that is nearest to the other device instead",
+        )
     if name in HOSTS:
         return here(name)
     profile = get_profile(name)
     if profile.hardware.device in ACCELERATORS:
         return Compiler(Vela(profile.hardware.device))
+    if ssh is not None and serials:
+        raise UserError("a board and a phone at once", "--ssh, --serial", "take one of them")
     tool = PROGRAMS[program]
     if profile.runtime.delegate not in (None, "cpu", "xnnpack"):
         raise UserError(

@@ -71,7 +71,7 @@ def parse_use(text: str, precision: str = "float32") -> Use:
     """From words with commas: "tflite 2.16, 4 threads, gpu". Raises UserError."""
     use = Use(precision=precision)
     for word in filter(None, (part.strip().casefold() for part in text.split(","))):
-        if threads := re.fullmatch(r"(\d+) ?threads?", word):
+        if threads := re.fullmatch(r"([1-9]\d*) ?threads?", word):
             use = replace(use, threads=int(threads[1]))
         elif word in _DELEGATES:
             use = replace(use, delegate=word)

@@ -12,6 +12,7 @@ interruption, and be fitted anew.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -63,9 +64,9 @@ def subnets_to_measure(checkpoint: Checkpoint, count: int) -> list[Arch]:
     accuracy = fit(space, checkpoint.evaluated).table
     front = exact.front(Problem(space, accuracy, (anything,), "any device"))
     ends = np.log(front.cost[[0, -1]])
-    places = [0.0, 1.0, *(_between(index) for index in range(1, count))]
-    rows = front.rows[[front.within(np.exp(np.interp(at, (0, 1), ends))) for at in places]]
-    best = [space.decode(row) for row in rows]
+    between = np.exp(np.interp([_between(index) for index in range(1, count)], (0, 1), ends))
+    places = np.concatenate([[0, len(front.rows) - 1], front.within(between)])
+    best = [space.decode(row) for row in front.rows[places]]
     turns = (arch for pair in zip_longest(apart, best) for arch in pair if arch is not None)
     return list(dict.fromkeys(turns))[:count]
 
@@ -115,6 +116,12 @@ def calibrate(
         raise UserError("a bound at 0.9 needs at least 9 measured networks", "--samples")
     space = bench.checkpoint.space
     target = user_profiles() / f"{name}.json"
+    try:  # before minutes of measuring
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write there ({error.strerror})", str(target.parent)) from error
     record = _Record.of(name, like.name if like else bench.name, bench)
     wanted = subnets_to_measure(bench.checkpoint, count)
     reference = space.largest(space.resolutions[len(space.resolutions) // 2])
@@ -126,7 +133,8 @@ def calibrate(
             first, *measured = _measured_at_rest(bench, [reference, *turn], record)
             for arch, one in zip(turn, measured, strict=True):
                 record.add(str(arch), first, one)
-            tell(f"{len(record.rows)} of {count} subnets measured")
+            done = sum(str(arch) in record.rows for arch in wanted)
+            tell(f"{done} of {count} subnets measured")
     disturbed = sum(not record.at_rest(str(arch)) for arch in wanted)
     if disturbed:
         raise UserError(
@@ -137,6 +145,7 @@ def calibrate(
     samples: list[Sample] = [
         (lower(space, Arch.parse(text)), row.relative * record.reference_ms, row.p90_ms)
         for text, row in record.rows.items()
+        if record.at_rest(text)
     ]
     if like is None:
         title, hardware, runtime = _about_here(bench)
@@ -144,7 +153,11 @@ def calibrate(
     else:
         profile = fit_profile(
             name, f"{bench.meter.device}, calibrated", samples, like.hardware,
-            replace(like.runtime, version=bench.meter.software), CALIBRATED, space.name,
+            replace(
+                like.runtime, name=bench.meter.runtime, version=bench.meter.software,
+                threads=bench.meter.threads,
+            ),
+            CALIBRATED, space.name,
         )  # fmt: skip
     profile = replace(profile, provenance={**profile.provenance, **record.header})
     write_profile(profile, target)
@@ -246,7 +259,7 @@ class _Record:
         self.path, self.header = path, header
         self.changed: tuple[str, ...] = ()
         self.rows: dict[str, _Row] = {}
-        if not path.is_file():
+        if not path.is_file() or not path.stat().st_size:
             return
         text = path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]
@@ -315,8 +328,8 @@ class _Record:
 
     def add(self, arch: str, reference: Measurement, one: Measurement) -> None:
         """Append a measurement, on the disk before the next one begins."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [] if self.path.exists() else [self.header]
+        begun = self.path.exists() and self.path.stat().st_size
+        lines = [] if begun else [self.header]
         ratio = relative(one, reference)
         lines.append({
             "arch": arch, "relative": ratio,

@@ -58,7 +58,8 @@ def calibrate(
     """
     import re
 
-    from devices.profile import get_profile
+    from devices.backends.vela import ACCELERATORS
+    from devices.profile import get_profile, user_profiles
     from devices.reach import HOSTS
     from ofa.console import stdout
     from ofa.errors import UserError
@@ -66,7 +67,14 @@ def calibrate(
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name in HOSTS:
         raise UserError(f"{name!r} cannot be the name of a profile", fix="such as my-phone")
+    if like.endswith(".json"):
+        raise UserError(
+            "a profile is found again by its name", f"--like {like}",
+            f"copy it into {user_profiles()} and give its name",
+        )  # fmt: skip
     base = None if like in HOSTS else get_profile(like)
+    if base is not None and base.hardware.device in ACCELERATORS:
+        raise UserError(f"the compiler tells all of {like!r}: there is nothing to fit", "--like")
     bench = _bench(like, checkpoint, serial, ssh, benchmark, quiet)
     profile, path = work(name, bench, base, samples, tell=teller(quiet))
     if json:

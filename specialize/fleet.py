@@ -21,7 +21,7 @@ from specialize.accuracy import fit, percent
 from specialize.convert import converted
 from specialize.output import write
 from specialize.pipeline import Result, default_checkpoint, specialize
-from specialize.pose import cost_tables, pose
+from specialize.pose import cost_tables, memory_of, pose
 from specialize.problem import Budget, Limit, Objective, Problem, budgets_of
 from specialize.search import exact
 
@@ -128,7 +128,7 @@ def specialize_fleet(
     check_page(target / PAGE, bool(options.get("force")))
 
     if not checkpoint:
-        classes = dict.fromkeys(map(default_checkpoint, names))
+        classes = dict.fromkeys(map(default_checkpoint, devices))
         if len(classes) > 1:
             raise UserError(
                 f"these devices take {' and '.join(classes)}", "--device", "name one --checkpoint"
@@ -143,18 +143,25 @@ def specialize_fleet(
     precision = options.get("precision", "")
     profiles = [
         profile_for(
-            name, options.get("runtime", ""), options.get("assume_runtime", False), None, precision
+            device,
+            options.get("runtime", ""),
+            options.get("assume_runtime", False),
+            None,
+            precision,
         )[0].of_space(space.name)
-        for name in names
+        for device in devices
     ]
     costs = [
         cost_tables(space, profile, source.labels, precision or profile.precision)
         for profile in profiles
     ]
     problems = [
-        pose(space, model.table, tables, profile, budgets, Objective(), confidence)
+        pose(
+            space, model.table, tables, profile,
+            [*budgets, *memory_of(profile, budgets, lambda _: None)], Objective(), confidence,
+        )
         for profile, tables in zip(profiles, costs, strict=True)
-    ]
+    ]  # fmt: skip
     for problem in problems:
         problem.check_possible()
     latencies = {
@@ -175,10 +182,10 @@ def specialize_fleet(
         Problem(space, model.table, (Limit(Budget("macs", np.inf), macs, np.inf),), "any")
     ).rows
     members, results = [], []
-    for name, problem in zip(names, problems, strict=True):
+    for device, name, problem in zip(devices, names, problems, strict=True):
         tell(f"{name}:")
         result = specialize(
-            name, texts, sram=sram, flash=flash, checkpoint=checkpoint, output=target / name,
+            device, texts, sram=sram, flash=flash, checkpoint=checkpoint, output=target / name,
             confidence=confidence, tell=tell, **options,
         )  # fmt: skip
         results.append(result)
@@ -193,8 +200,12 @@ def specialize_fleet(
                 by_macs=network(by_macs[fits[-1]]) if len(fits) else None,
             )
         )
+    # What a network takes of these is another thing on each device.
     others = [
-        limit for p in problems[1:] for limit in p.limits if limit.budget.quantity == "latency"
+        limit
+        for p in problems[1:]
+        for limit in p.limits
+        if limit.budget.quantity in ("latency", "sram", "flash")
     ]
     try:
         together = exact.search(

@@ -10,13 +10,20 @@ from ofa.errors import UserError
 __all__ = ["Adb", "find_phones"]
 
 _INSTALL = "install Android's platform tools (Debian: apt install adb)"
-#: What adb or the phone says -> what it means, and what helps.
-_TROUBLES = {
+#: A phone's state, as ``adb devices`` lists it -> what it means, and what helps.
+_STATES = {
     "unauthorized": ("the phone does not trust this computer", "unlock it and allow USB debugging"),
     "offline": ("the phone is offline", "plug it in again, or `adb reconnect`"),
     "not found": ("the phone is gone", "plug it in again; `adb devices` lists what is there"),
-    "no devices": ("the phone is gone", "plug it in again; `adb devices` lists what is there"),
-    "closed": ("the connection broke", "plug it in again"),
+}
+#: The same of what adb, or the phone, says.
+_TROUBLES = {
+    "device unauthorized": _STATES["unauthorized"],
+    "device offline": _STATES["offline"],
+    "device not found": _STATES["not found"],
+    "' not found": _STATES["not found"],
+    "no devices": _STATES["not found"],
+    ": closed": ("the connection broke", "plug it in again"),
     "no space left": ("the phone's storage is full", "free some space in /data/local/tmp"),
     "exec format error": ("the program is built for another processor", "take that of its ABI"),
     "not executable": ("the program is built for another processor", "take that of its ABI"),
@@ -57,8 +64,10 @@ def find_phones(serials: list[str]) -> list[Adb]:
             )
         serials = list(states)
     for serial in serials:
+        if serials.count(serial) > 1:
+            raise UserError("a phone is named twice", f"--serial {serial}", "name each once")
         state = states.get(serial, "not found").strip()
         if state != "device":
-            trouble, fix = _TROUBLES.get(state, (f"the phone is in state {state!r}", "see adb"))
+            trouble, fix = _STATES.get(state, (f"the phone is in state {state!r}", "see adb"))
             raise UserError(trouble, f"--serial {serial}", fix)
     return [Adb(serial) for serial in serials]

@@ -37,6 +37,8 @@ _DEVIATION, _DEVIATION_OF_MANY, _DRIFT = 0.05, 0.20, 0.05
 _FREQUENCY = 0.95
 
 _CPU = "/sys/devices/system/cpu"
+_CORES = re.compile(r"(\d+) ?(large|med|small)")
+_MARK = "ofa-specializer"
 
 
 class Shell(Protocol):
@@ -74,7 +76,7 @@ class Board:
                 f"{program.name} is needed, built for that device", f"--benchmark {tool}"
             )
         self.shell, self.program, self.tool = shell, program, tool
-        self.suffix = program.suffix
+        self.suffix, self.runtime = program.suffix, program.runtime
         self.threads, self.cores, self.tell = threads, cores, tell
 
     @cached_property
@@ -97,8 +99,9 @@ class Board:
         return f"{self.program.name} {digest[:8]}"
 
     def _told(self, command: str) -> str:
-        lines = map(str.strip, self.shell.run(command).splitlines())
-        return ", ".join(filter(None, lines))
+        # What comes before the mark is a banner, or a warning of the login shell.
+        text = self.shell.run(f"echo {_MARK}; {command}").partition(_MARK)[2]
+        return ", ".join(filter(None, map(str.strip, text.splitlines())))
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """Latency of each model, run in turns. Raises UserError."""
@@ -110,6 +113,8 @@ class Board:
             for model, file in zip(models, files, strict=True):
                 self.shell.push(model, file)
             pinned = cores_to_use(self._speeds(), self.cores)
+            if _CORES.search(self.cores) and not pinned:
+                self.tell(f"{self.shell.name}: not pinned, {self.cores!r} cannot be told there")
             turns = random.Random(0)
             found: list[list[Summary]] = [[] for _ in models]
             for repeat in range(_REPEATS):
@@ -144,9 +149,12 @@ class Board:
 
     def _call(self, tool: str, file: str, pinned: tuple[int, ...]) -> Summary:
         """One call of the program, made again where something disturbed it."""
-        command = self.program.command(tool, file, self.threads, _RUNS)
+        command = f"$limit {self.program.command(tool, file, self.threads, _RUNS)}"
         if pinned:
             command = f"taskset {sum(1 << cpu for cpu in pinned):x} {command}"
+        # Where we give up the program shall end too, and not disturb what comes next.
+        ends = f"timeout {_TIMEOUT_S - 2:.0f}"
+        command = f'limit=$(command -v timeout >/dev/null && echo "{ends}"); {command}'
         reason = ""
         for attempt in range(_TRIES):
             if attempt:
@@ -168,9 +176,10 @@ class Board:
         if summary.std_ms is not None and summary.std_ms > most * summary.mean_ms:
             return f"its runs deviate by {100 * summary.std_ms / summary.mean_ms:.0f} %"
         for cpu in pinned:
-            speeds = self.shell.run(
+            told = self.shell.run(
                 f"cd {_CPU}/cpu{cpu}/cpufreq; cat scaling_max_freq cpuinfo_max_freq; true"
-            ).split()
+            )
+            speeds = re.findall(r"^\d+$", told, re.MULTILINE)
             if len(speeds) == 2 and int(speeds[0]) < _FREQUENCY * int(speeds[1]):
                 return f"core {cpu} is throttled to {int(speeds[0]) // 1000} MHz"
         return ""
@@ -205,7 +214,7 @@ def cores_to_use(speeds: dict[int, int], cores: str) -> tuple[int, ...]:
     kinds = sorted(set(speeds.values()), reverse=True)
     named = {"large": kinds[:1], "small": kinds[1:][-1:], "med": kinds[1:-1]}
     chosen: list[int] = []
-    for count, kind in re.findall(r"(\d+)(large|med|small)", cores):
+    for count, kind in _CORES.findall(cores):
         of_kind = sorted(cpu for cpu, khz in speeds.items() if khz in named[kind])
         if len(of_kind) < int(count):
             return ()

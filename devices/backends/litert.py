@@ -65,6 +65,9 @@ class Litert:
         """Load a model, and give what runs it once on zeros. Raises UserError."""
         interpreter = self._load(model)
         detail = interpreter.get_input_details()[0]
+        if (detail["shape_signature"][1:] < 0).any():
+            where = "" if isinstance(model, bytes) else str(model)
+            raise UserError("the size of its images is open", where, "export it with a fixed one")
         interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
         invoke: Callable[[], None] = interpreter.invoke
         return invoke
@@ -118,7 +121,7 @@ class Litert:
                 interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             where = "" if isinstance(model, bytes) else str(model)
-            reason = str(error).strip()
+            reason = " ".join(str(error).split())
             raise UserError(f"{self.name} cannot load the model ({reason})", where) from error
         return interpreter
 

@@ -14,6 +14,10 @@ from ofa.errors import UserError
 
 __all__ = ["OnnxRuntime"]
 
+_DTYPES = {
+    "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int64)": np.int64,
+}  # fmt: skip
 _BATCH = 8  # images at a time: larger batches fall out of the caches
 
 
@@ -31,10 +35,18 @@ class OnnxRuntime:
     def open(self, model: Path | bytes) -> Callable[[], None]:
         """Load a model, and give what runs it once on zeros. Raises UserError."""
         session = self._load(model)
+        where = "" if isinstance(model, bytes) else str(model)
         feeds = {}
         for given in session.get_inputs():
-            shape = [side if isinstance(side, int) else 1 for side in given.shape]
-            feeds[given.name] = np.zeros(shape, np.float32)
+            batch, *sides = given.shape
+            if not all(isinstance(side, int) for side in sides):
+                raise UserError(
+                    "the size of its images is open", where, "export it with a fixed one"
+                )
+            if given.type not in _DTYPES:
+                raise UserError(f"its input {given.name!r} is a {given.type}", where)
+            shape = [batch if isinstance(batch, int) else 1, *sides]
+            feeds[given.name] = np.zeros(shape, _DTYPES[given.type])
 
         def once() -> None:
             session.run(None, feeds)
@@ -59,4 +71,5 @@ class OnnxRuntime:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no class of their own
             where = "" if isinstance(model, bytes) else str(model)
-            raise UserError(f"ONNX Runtime cannot load the model ({error})", where) from error
+            reason = " ".join(str(error).split())
+            raise UserError(f"ONNX Runtime cannot load the model ({reason})", where) from error

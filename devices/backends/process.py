@@ -16,17 +16,19 @@ def call(
     where: str,
     install: str,
     troubles: Mapping[str, tuple[str, str]],
+    given: bytes = b"",
 ) -> str:
     """What a program prints, on both streams.
 
     where, install: for messages: what it talks to, and how to get the program. troubles: what it
-    may say when it fails, in small letters -> (what that means, what helps).
+    may say when it fails, in small letters -> (what that means, what helps). given: what it
+    reads on its standard input.
     Raises UserError where it is missing, hangs, or fails.
     """
     try:
         done = subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=timeout_s,
@@ -36,7 +38,9 @@ def call(
         raise UserError(f"{command[0]} is not installed", where, install) from error
     except subprocess.TimeoutExpired as error:
         raise UserError(
-            f"no answer in {timeout_s:g} s", where, "is it awake, and still connected?"
+            f"no answer in {timeout_s:g} s",
+            where,
+            "is it awake, still connected, and not too slow for the model?",
         ) from error
     text = done.stdout.decode(errors="replace")
     if done.returncode == 0:

@@ -16,6 +16,7 @@ from ofa.errors import UserError
 __all__ = ["PROGRAMS", "Program", "Summary"]
 
 _WARMUP = 10
+_MOST_S = 40  # of the warm-up, and of the runs: fewer of them where the device is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Program:
 def _benchmark_model(tool: str, model: str, threads: int, runs: int) -> str:
     return (
         f"{tool} --graph={model} --num_threads={threads} --warmup_runs={_WARMUP} --num_runs={runs} "
-        "--use_xnnpack=true"
+        f"--max_secs={_MOST_S} --use_xnnpack=true"
     )
 
 

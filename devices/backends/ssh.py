@@ -20,14 +20,13 @@ _TROUBLES = {
     "connection reset": ("the connection broke", "is it still on?"),
     "no space left": ("its storage is full", "free some space in /tmp"),
     "exec format error": ("the program is built for another processor", "build it for the board"),
-    "command not found": ("a command is missing there", "see the message"),
 }
 
 
 class Ssh:
     """A board. host: as ssh takes it: a name of ``~/.ssh/config``, or ``user@address``.
 
-    options: of ssh and scp, such as ``-F FILE``.
+    options: of ssh, such as ``-F FILE``.
     """
 
     folder = "/tmp"
@@ -39,11 +38,13 @@ class Ssh:
 
     def run(self, command: str, timeout_s: float = 30.0) -> str:
         """See ``Shell``."""
-        return self._call(["ssh", *self._options, self.host, command], timeout_s)
+        return self._call(command, timeout_s)
 
     def push(self, source: Path, target: str) -> None:
         """See ``Shell``."""
-        self._call(["scp", "-q", *self._options, str(source), f"{self.host}:{target}"], 120.0)
+        # Not scp: it takes another form of host, and does not say what ssh says.
+        self._call(f"cat > {target}", 120.0, source.read_bytes())
 
-    def _call(self, command: list[str], timeout_s: float) -> str:
-        return call(command, timeout_s, self.name, _INSTALL, _TROUBLES)
+    def _call(self, command: str, timeout_s: float, given: bytes = b"") -> str:
+        words = ["ssh", *self._options, self.host, command]
+        return call(words, timeout_s, self.name, _INSTALL, _TROUBLES, given)

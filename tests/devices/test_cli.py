@@ -74,10 +74,24 @@ def test_every_profile_can_be_shown() -> None:
         (["list", "zzz"], "no device matches 'zzz'; `ofa-device list` shows all"),
         (["shw"], "no such command 'shw'; did you mean 'show'?"),
         (["show", "broken.json"], "broken.json: field 'format' is missing"),
+        (
+            ["measure", "host", "broken.tflite", "broken.json"],
+            "broken.json: neither a .tflite nor an .onnx file",
+        ),
+        (
+            ["measure", "host", "broken.tflite", "--ssh", "pi@board", "--benchmark", "tool"],
+            "--ssh --benchmark: 'host' is asked on this machine; "
+            "name the profile that is nearest to the other device instead",
+        ),
+        (
+            ["calibrate", "mine", "--like", "ethos-u55-128"],
+            "--like: the compiler tells all of 'ethos-u55-128': there is nothing to fit",
+        ),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], complaint: str, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{}")
+    (tmp_path / "broken.tflite").touch()
     result = command("ofa-device", *words, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: {complaint}\n"

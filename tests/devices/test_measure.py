@@ -9,9 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 import devices.backends.litert
 from devices.backends.litert import Litert
@@ -110,6 +112,26 @@ def test_a_file_that_is_no_model_is_refused(backend: Backend, tmp_path: Path) ->
     for content in (path.with_name("absent"), path.read_bytes(), b""):
         with pytest.raises(UserError, match=r"cannot load the model"):
             backend.open(content)
+
+
+def test_what_an_onnx_file_takes_is_known_or_refused(tmp_path: Path) -> None:
+    """Any type of numbers, but not images of any size: what would be measured?"""
+
+    def identity(kind: int, sides: list[int | str]) -> Path:
+        x, y = (helper.make_tensor_value_info(n, kind, s) for n, s in (("x", sides), ("y", None)))
+        node = helper.make_node("Identity", ["x"], ["y"])
+        graph = helper.make_graph([node], "identity", [x], [y])
+        path = tmp_path / "model.onnx"
+        opset = [helper.make_opsetid("", 17)]
+        onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+        return path
+
+    for kind in (TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT64):
+        OnnxRuntime().open(identity(kind, ["n", 3, 8, 8]))()
+    with pytest.raises(UserError, match="the size of its images is open"):
+        OnnxRuntime().open(identity(TensorProto.FLOAT, ["n", 3, "h", "w"]))
+    with pytest.raises(UserError, match=r"its input 'x' is a tensor\(string\)"):
+        OnnxRuntime().open(identity(TensorProto.STRING, [1]))
 
 
 def test_runtimes_and_kernels_agree() -> None:

@@ -54,16 +54,19 @@ def test_an_unknown_name_gets_the_nearest(name: str, complaint: str) -> None:
 def test_a_users_own_profile_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By path, and by name or alias in the configuration folder, before a shipped one."""
     own = replace(get_profile("rpi4"), name="my-board", aliases=("iphone",), title="mine")
+    hiding = replace(get_profile("rpi4"), name="Pixel4", title="mine")
     file = tmp_path / "devices" / "my-board.json"
     file.parent.mkdir()
     write_profile(own, file)
+    write_profile(hiding, file.with_name("Pixel4.json"))
     assert get_profile(str(file)).as_dict() == own.as_dict()
     monkeypatch.setattr(devices.profile, "user_config_path", lambda _: tmp_path)
     load_profiles.cache_clear()
     try:
         assert get_profile("My-Board").title == get_profile("iphone").title == "mine"
         assert get_profile("iphonexs").title != "mine"
-        assert len(load_profiles()) == 117
+        assert get_profile("pixel4").title == "mine"
+        assert len(load_profiles()) == 118
         assert own.kind == "board"
     finally:
         load_profiles.cache_clear()

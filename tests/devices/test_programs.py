@@ -65,6 +65,7 @@ def test_anything_else_is_refused(program, text: str) -> None:
     ("cores", "cpus"),
     [
         ("1large", (7,)),
+        ("1 large", (7,)),
         ("1med", (4,)),
         ("3med", (4, 5, 6)),
         ("4small", (0, 1, 2, 3)),

@@ -21,7 +21,7 @@ def test_words_become_a_use() -> None:
     assert parse_use("") == Use()
     assert parse_use("TFLite 2.16, 4 threads, GPU") == Use("tflite 2.16", "gpu", 4)
     assert parse_use("1 thread,xnnpack", "int8") == Use(None, "xnnpack", 1, "int8")
-    for text in ("tflite, onnxruntime", "4", "4 cores"):
+    for text in ("tflite, onnxruntime", "4", "4 cores", "0 threads"):
         with pytest.raises(UserError, match="neither a number of threads"):
             parse_use(text)
 

@@ -45,8 +45,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/user.pub\nPasswordAuthentication no\n"
         "KbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\n"
-        "PermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+        f"PermitRootLogin prohibit-password\nBanner {folder}/banner\n"
     )
+    (folder / "banner").write_text("authorized users only\n")
     host = (folder / "host.pub").read_text().split()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host[0]} {host[1]}\n")
     (folder / "config").write_text(
@@ -57,6 +58,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         f"Host refused\nHostName 127.0.0.1\nPort {port}\nIdentityFile {folder}/host\n"
         f"IdentitiesOnly yes\nUserKnownHostsFile {folder}/known_hosts\n"
         "Host silent\nHostName 127.0.0.1\nPort 1\n"
+        "Host *\nLogLevel ERROR\n"  # hides the banner, but for a command line that asks for it
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen([str(SSHD), "-D", "-q", "-f", str(folder / "sshd_config")])
@@ -83,7 +85,7 @@ def test_a_board_runs_the_files(config: Path, tmp_path: Path) -> None:
     board.shell.folder = str(tmp_path / "there")
     small, large = board.measure(models)
     assert 0 < small.median_ms < large.median_ms
-    assert small.threads == 2
+    assert (small.threads, board.runtime) == (2, "tflite")
     assert list((tmp_path / "there").iterdir()) == []
 
 
@@ -108,5 +110,21 @@ def test_a_command_that_fails_is_said(config: Path, tmp_path: Path) -> None:
     assert shell.run("echo a; echo b >&2").split() == ["a", "b"]
     with pytest.raises(UserError, match="failed with code 3: oh"):
         shell.run("echo oh; exit 3")
+    with pytest.raises(UserError, match=r"failed with code 127: .*no-such-program: command not"):
+        shell.run("no-such-program")
+    (tmp_path / "model").write_bytes(bytes(range(256)) * 1000)
+    shell.push(tmp_path / "model", str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "model").read_bytes()
     with pytest.raises(UserError, match="failed with code"):
-        shell.push(tmp_path / "absent", "/tmp/absent")
+        shell.push(tmp_path / "model", str(tmp_path / "absent" / "copy"))
+
+
+def test_what_a_board_greets_with_is_not_its_name(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "benchmark_model").touch()
+    shells = [Ssh("board", ("-F", str(config), *more)) for more in ((), ("-o", "LogLevel=INFO"))]
+    assert "authorized users only" in shells[1].run("true")
+    quiet, chatty = (
+        Board(shell, PROGRAMS["tflite"], tmp_path / "benchmark_model") for shell in shells
+    )
+    assert (quiet.device, quiet.system) == (chatty.device, chatty.system)
+    assert quiet.device
