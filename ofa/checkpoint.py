@@ -193,7 +193,8 @@ def write_checkpoint(
     evaluated: (architecture, MACs, accuracy in percent, images). files: calibration.zip, test.zip.
     Same content, same bytes. Raises UserError where it cannot be written.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    with _told(path):
+        path.mkdir(parents=True, exist_ok=True)
     with _told(path), tempfile.TemporaryDirectory(dir=path, prefix=".partial-") as name:
         partial = Path(name)
         metadata = {

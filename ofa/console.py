@@ -19,6 +19,16 @@ __all__ = ["run", "stderr", "stdout", "version_option"]
 #: What typer raises for a wrong word on the command line; it exports subclasses only.
 _UsageError: Any = typer.BadParameter.mro()[1]
 
+_FULL = ("no space is left on the disk", "free some, and run the same again")
+_REFUSED = ("the system does not allow it", "look at its permissions, or name another place")
+#: What the system may refuse at any place -> what to say. What was finished stays: files get their
+#: names when they are whole.
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: _FULL, errno.EDQUOT: _FULL,
+    errno.EACCES: _REFUSED, errno.EPERM: _REFUSED, errno.EROFS: _REFUSED,
+    errno.ENAMETOOLONG: ("the name is too long", "give a shorter one"),
+}  # fmt: skip
+
 
 def stdout() -> Console:
     """The console of data. In a pipe lines are as long as they need to be."""
@@ -59,16 +69,11 @@ def run(app: typer.Typer) -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _OF_THE_SYSTEM:
             raise
-        code = _fail(_full(error))
+        what, fix = _OF_THE_SYSTEM[error.errno]
+        code = _fail(UserError(what, str(error.filename or "")[:200], fix))
     raise SystemExit(code or 0)
-
-
-def _full(error: OSError) -> UserError:
-    """What was finished stays: files get their names when they are whole."""
-    where = str(error.filename or "")
-    return UserError("no space is left on the disk", where, "free some, and run the same again")
 
 
 def _fail(error: UserError) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from ofa.errors import UserError
 
@@ -28,6 +28,12 @@ Pixels = NDArray[np.uint8]
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 #: Largest class by smallest, from which on classes are treated apart.
 _UNEVEN = 1.5
+#: EXIF's orientation -> what makes the picture upright; from 5 on its sides are exchanged.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 
 
@@ -53,13 +59,15 @@ class Images:
 
     def image(self, index: int) -> Image.Image:
         """The decoded RGB picture. Raises OSError if it cannot be decoded."""
-        return _rgb(Image.open(io.BytesIO(self.bytes_of(index))))
+        try:
+            return _rgb(Image.open(io.BytesIO(self.bytes_of(index))))
+        except Exception as error:  # decoders raise whatever they stumble over
+            raise OSError(f"{self.names[index]} cannot be decoded ({error})") from error
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of the picture that ``image`` gives, from the file's header."""
         picture = Image.open(io.BytesIO(self.bytes_of(index)))
-        lying = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return picture.size[::-1] if lying else picture.size
+        return picture.size[::-1] if _orientation(picture) >= 5 else picture.size
 
     def pixels(self, resolution: int) -> Pixels:
         """(N, resolution, resolution, 3) uint8 of all images."""
@@ -108,7 +116,7 @@ class Images:
         def digest(index: int) -> bytes | None:
             try:
                 picture = self.image(index)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            except OSError:
                 return None
             content = str(picture.size).encode() + picture.tobytes()
             return hashlib.blake2b(content, digest_size=16).digest()
@@ -118,11 +126,26 @@ class Images:
         return {name: value for name, value in zip(self.names, found, strict=True) if value}
 
 
+def _orientation(picture: Image.Image) -> int:
+    """EXIF's; 1, upright, where there is none that makes sense."""
+    told = picture.getexif().get(ExifTags.Base.Orientation)
+    return told if told in _UPRIGHT else 1
+
+
 def _rgb(picture: Image.Image) -> Image.Image:
-    """Upright, as a camera's EXIF tag says, and what is transparent on white."""
-    ImageOps.exif_transpose(picture, in_place=True)
+    """Upright, as a camera's EXIF tag says, of 8 bits, and what is transparent on white.
+
+    Raises ValueError for numbers whose white is not known.
+    """
+    orientation = _orientation(picture)
+    if orientation != 1:
+        picture = picture.transpose(_UPRIGHT[orientation])
     if picture.mode == "RGB":
         return picture
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {picture.mode}")
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, "white")
@@ -230,9 +253,15 @@ def write_zip(path: Path, parts: Mapping[str, Images]) -> None:
 
     parts: prefix ("" or like "train/") -> images.
     """
+    used: set[str] = set()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for prefix, images in parts.items():
-            for index, name in enumerate(images.names):
-                entry = f"{prefix}{images.classes[images.labels[index]]}/{PurePosixPath(name).name}"
+            for index, path_there in enumerate(images.names):
+                folder = f"{prefix}{images.classes[images.labels[index]]}"
+                name = PurePosixPath(path_there).name
+                entry = f"{folder}/{name}"
+                if entry in used:  # two folders of one class may each have a 1.jpg
+                    entry = f"{folder}/{index}-{name}"
+                used.add(entry)
                 info = zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0))
                 archive.writestr(info, images.bytes_of(index))

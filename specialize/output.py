@@ -19,7 +19,8 @@ def check_folder(target: Path, command: str, force: bool) -> None:
         raise UserError("it is a file", f"--output {target}", "name a folder")
     report = target / "report.json"
     if target.exists() and any(target.iterdir()) and not force:
-        same = report.is_file() and f'"command": {json.dumps(command)}' in report.read_text()
+        line = f'"command": {json.dumps(command, ensure_ascii=False)}'
+        same = report.is_file() and line in report.read_text("utf-8", errors="replace")
         if not same:
             raise UserError(
                 "the folder holds other files",

@@ -30,6 +30,7 @@ from ofa.errors import UserError
 from ofa.images import Images
 from ofa.layers import lower, macs, parameters
 from ofa.space import Arch
+from ofa.spaces import get_space
 from ofa.table import Stacked, Table
 from ofa.weights import Array
 from ofa.wilson import wilson
@@ -48,7 +49,16 @@ from specialize.front import check_drawable, front_csv, front_png
 from specialize.output import check_folder, write
 from specialize.page import collect, render
 from specialize.pose import check_reachable, cost_tables, demanding, memory_of, pose
-from specialize.problem import REPORTED, Budget, Limit, Objective, Problem, Quantity, budgets_of
+from specialize.problem import (
+    REPORTED,
+    Budget,
+    Limit,
+    Objective,
+    Problem,
+    Quantity,
+    budgets_of,
+    enough,
+)
 from specialize.refine import evaluate_more
 from specialize.samples import samples
 from specialize.score import Cut, Int8Scorer, Scorer, percent_right
@@ -180,6 +190,8 @@ def specialize(
     check_folder(target, command, force)
     with clock("load"):
         if str(checkpoint).endswith(".pth"):
+            if precision == "int8" and space:  # before tens of minutes
+                check_quantizable(lower(get_space(space), get_space(space).largest()))
             checkpoint = converted(Path(checkpoint), space, images, threads, tell)
             images = images if finetune else None
         elif space:
@@ -221,6 +233,8 @@ def specialize(
         with clock("evaluate"):
             evaluated = evaluate_more(source, scorer, held_out, problem_of, evaluations, seed, tell)
             model = fit(source.space, evaluated)
+        if min_accuracy is not None:
+            check_reachable(problem_of(model.table, Objective()), min_accuracy)
     problem = problem_of(model.table)
 
     def look(problem: Problem, seed: int) -> SearchResult:
@@ -245,9 +259,12 @@ def specialize(
         """The same, of what packs into the memory."""
         return _keep_fitting(problem, look(problem, seed), arenas, look, seed, tell)
 
-    bound = np.nan
+    bound, short = np.nan, None
     for attempt in range(_TIGHTENINGS):
-        found = find(problem, seed + attempt)
+        try:
+            found = find(problem, seed + attempt)
+        except UserError as error:
+            raise short or error from None
         if attempt == 0:  # what is proven is of what was asked, not of a tightened limit
             bound = found.bound
         if bench is not None:
@@ -269,13 +286,14 @@ def specialize(
             break
         tell(f"the best of them is {missing:.2f} points short of {min_accuracy:g} %")
         problem = demanding(problem, missing)
+        short = UserError(
+            f"no subnet that was scored reaches {min_accuracy:g} %; "
+            f"the nearest: {winner.held_out.value:.2f}",
+            "--min-accuracy",
+            f"try {winner.held_out.value - 0.05:.1f}",
+        )
         if attempt + 1 == _TIGHTENINGS or not problem.possible:
-            raise UserError(
-                f"no subnet that was scored reaches {min_accuracy:g} %; "
-                f"the nearest: {winner.held_out.value:.2f}",
-                "--min-accuracy",
-                f"try {winner.held_out.value - 0.05:.1f}",
-            )
+            raise short
     tuned = None
     if train is not None:
         with clock("fine-tune"):
@@ -452,7 +470,7 @@ def _keep_fitting(
     raise UserError(
         f"no subnet was found that packs into {Budget('sram', min(most))}",
         "--sram",
-        f"try {Budget('sram', float(sizes.min()))}",
+        f"try {enough('sram', float(sizes.min()))}",
     )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Problem",
     "Tradeoff",
     "budgets_of",
+    "enough",
     "format_quantity",
     "minimum",
     "parse_budget",
@@ -82,6 +83,13 @@ def format_quantity(quantity: Quantity, value: float) -> str:
     """A value with its unit, as ``parse_budget`` reads it."""
     unit, size = REPORTED[quantity]
     return f"{value / size:.4g}{unit}"
+
+
+def enough(quantity: Quantity, value: float) -> str:
+    """A budget that is at least ``value``, in two digits."""
+    size = REPORTED[quantity][1]
+    digit = 10 ** np.floor(np.log10(value / size) - 1)
+    return format_quantity(quantity, float(np.ceil(value / size / digit) * digit * size))
 
 
 def parse_budget(text: str, memory: Literal["sram", "flash"] | None = None) -> Budget:
@@ -306,17 +314,12 @@ class Problem:
                 quantity = limit.budget.quantity
                 # A bound's factor lies between the two; there is none where the limit is 0.
                 reached = least * (limit.budget.limit / limit.most if limit.most else 1.0)
-                _, size = REPORTED[quantity]
-                digit = 10 ** np.floor(np.log10(reached / size) - 1)
-                enough = format_quantity(
-                    quantity, float(np.ceil(reached / size / digit) * digit * size)
-                )
                 bound = " (bound)" if quantity == "latency" else ""
                 raise UserError(
                     f"no architecture of {self.space.name!r} fits {limit.budget} on "
                     f"{self.device!r}: the least is {format_quantity(quantity, reached)}{bound}",
                     f"--{quantity}" if quantity in ("sram", "flash") else "--budget",
-                    f"try {enough}",
+                    f"try {enough(quantity, reached)}",
                 )
 
     def refuse_together(self) -> NoReturn:

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from ofa.checkpoint import Checkpoint, Evaluated
+from ofa.errors import UserError
 from ofa.images import Images
 from ofa.space import Genotypes
 from ofa.table import Table
@@ -82,11 +83,17 @@ def suggest(
     count: int,
     rng: np.random.Generator,
 ) -> Genotypes:
-    """(N, 1 + P), at most ``count``: the best, not ``known``, under the mean and under draws."""
+    """(N, 1 + P), at most ``count``: the best, not ``known``, under the mean and under draws.
+
+    A draw under which nothing reaches the accuracy that is asked for suggests nothing.
+    """
     seen = {row.tobytes() for row in known}
     found = []
     for table in [model.table, *(model.sample(rng) for _ in range(count - 1))]:
-        best = exact.search(pose(table), count=_RANKED, distance=1)
+        try:
+            best = exact.search(pose(table), count=_RANKED, distance=1)
+        except UserError:
+            continue
         new = [row for row in best.genotypes if row.tobytes() not in seen][:1]
         found += new
         seen |= {row.tobytes() for row in new}

@@ -134,7 +134,7 @@ class Candidate(_Part):
     architecture: str
     estimated: float = _about("percent, by the accuracy model")
     held_out: Share
-    latency_ms: float | None = _about("point prediction, where there is a latency budget")
+    latency_ms: float = _about("point prediction")
 
 
 class Ranking(_Part):

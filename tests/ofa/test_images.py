@@ -55,6 +55,37 @@ def test_unreadable_files_are_named_and_stray_ones_ignored(
     assert good.pixels(24).shape == (len(good), 24, 24, 3)
 
 
+def test_a_damaged_zip_loses_only_what_is_damaged(shapes_folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "images.zip"
+    write_zip(archive, {"": open_images(shapes_folder)["train"]})
+    content = bytearray(archive.read_bytes())
+    first = (shapes_folder / "checks" / "000.png").read_bytes()
+    content[content.index(first) + len(first) // 2] ^= 1
+    archive.write_bytes(content)
+    good, bad = open_images(archive)["train"].readable()
+    assert (len(good), bad) == (5 * 60 - 1, ["checks/000.png"])
+
+
+def test_pictures_of_one_class_may_share_a_name(tmp_path: Path) -> None:
+    for grey, folder in ((10, "2023/cat"), (200, "2024/cat"), (90, "2024/dog")):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        Image.new("L", (4, 4), grey).save(tmp_path / "photos" / folder / "1.png")
+    images = open_images(tmp_path / "photos")["train"]
+    write_zip(tmp_path / "images.zip", {"train/": images})
+    again = open_images(tmp_path / "images.zip")["train"]
+    assert sorted(again.pixels(1).ravel()[::3]) == [10, 90, 200]
+
+
+def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:
+    grey = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
+    for label, values in (("a", grey), ("b", grey), ("b", np.float32(grey))):
+        (tmp_path / label).mkdir(exist_ok=True)
+        Image.fromarray(values).save(tmp_path / label / f"{values.dtype}.tiff")
+    images, unknown = open_images(tmp_path)["train"].readable()
+    assert unknown == ["b/float32.tiff"]  # is its white 1, 255 or 65535?
+    assert (images.pixels(4)[..., 0] == grey >> 8).all()
+
+
 def test_photos_are_turned_upright_and_put_on_white(tmp_path: Path) -> None:
     """A camera held sideways, a palette with alpha, a greyscale picture: one RGB picture each."""
     for name in ("a", "b"):

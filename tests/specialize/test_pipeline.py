@@ -7,6 +7,7 @@ import json
 import re
 import resource
 import signal
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -106,6 +107,16 @@ def test_same_seed_same_bytes_and_json_is_the_report(made, tiny: Path) -> None:
     assert again.stdout == (folder / "report.json").read_text()
     first = Report.model_validate_json(before["report.json"])
     assert Report.model_validate_json(again.stdout).architecture == first.architecture
+
+
+@pytest.mark.slow
+def test_a_command_is_known_again_in_any_letters(tiny: Path, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(tiny, tmp_path / "größe")
+    for _ in range(2):
+        specialize(
+            "pixel", "0.6ms", checkpoint=checkpoint, output=tmp_path / "out", candidates=1,
+            threads=1,
+        )  # fmt: skip
 
 
 @pytest.mark.slow
@@ -288,6 +299,20 @@ def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) ->
             ["--device", "pixel", "--minimize", "macs", "--min-accuracy", "99.9"],
             "is expected to reach 99.9 %: the best is",
         ),
+        (  # within the budget 52 % are expected, and 62 % without it: a higher aim is in between
+            [
+                "--device",
+                "pixel",
+                "--minimize",
+                "latency",
+                "--min-accuracy",
+                "40",
+                "--budget",
+                "0.15MMACs",
+            ],
+            "no subnet that was scored reaches 40 %; the nearest: ",
+        ),
+        (["--device", "pixel", "--budget", "1ms", "-o", 300 * "x"], "the name is too long"),
         (["--device", "pixel", "--tradeoff", "2"], "give one below 0"),
         (
             ["--device", "pixel", "--tradeoff", "-2", "--minimize", "macs", "--min-accuracy", "9"],
