@@ -6,8 +6,8 @@ import csv
 import json
 import re
 import resource
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
