@@ -168,14 +168,24 @@ class Farm:
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """See ``Meter``."""
-        found: dict[int, Measurement] = {}
+        return [one for (one,) in self._shared([[model] for model in models])]
+
+    def measure_beside(
+        self, reference: Path, models: Sequence[Path]
+    ) -> list[tuple[Measurement, Measurement]]:
+        """(reference, model) of each, both on one device: two of a kind are not equally fast."""
+        return [(first, one) for first, one in self._shared([[reference, m] for m in models])]
+
+    def _shared(self, groups: Sequence[Sequence[Path]]) -> list[list[Measurement]]:
+        """Each group on one of the devices. Raises UserError where none is left."""
+        found: dict[int, list[Measurement]] = {}
         alive = list(self.meters)
-        while len(found) < len(models):
+        while len(found) < len(groups):
             left: SimpleQueue[int] = SimpleQueue()
-            for index in range(len(models)):
+            for index in range(len(groups)):
                 if index not in found:
                     left.put(index)
-            share = partial(_share, models=models, left=left, found=found)
+            share = partial(_share, groups=groups, left=left, found=found)
             with ThreadPoolExecutor(len(alive)) as pool:
                 ends = list(pool.map(share, alive))
             alive = [meter for meter, end in zip(alive, ends, strict=True) if end is None]
@@ -183,11 +193,14 @@ class Farm:
                 if not alive:
                     raise error
                 self.tell(f"{error}; the others go on")
-        return [found[index] for index in range(len(models))]
+        return [found[index] for index in range(len(groups))]
 
 
 def _share(
-    meter: Meter, models: Sequence[Path], left: SimpleQueue[int], found: dict[int, Measurement]
+    meter: Meter,
+    groups: Sequence[Sequence[Path]],
+    left: SimpleQueue[int],
+    found: dict[int, list[Measurement]],
 ) -> UserError | None:
     """Measure what is left, one after the other, into ``found``; the error that ends it early."""
     while True:
@@ -196,7 +209,7 @@ def _share(
         except Empty:
             return None
         try:
-            (found[index],) = meter.measure([models[index]])
+            found[index] = meter.measure(groups[index])
         except UserError as error:
             return error
 

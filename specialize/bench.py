@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from devices.backends.vela import Compiled
 from devices.measure import Measurement
-from devices.reach import Compiler, Meter
+from devices.reach import Compiler, Farm, Meter
 from ofa.checkpoint import Checkpoint
 from ofa.layers import Layer, lower
 from ofa.space import Arch
@@ -44,6 +45,16 @@ class Bench:
         """
         return self.measure_files([self.exported(arch) for arch in archs])
 
+    def measure_beside(
+        self, reference: Arch, archs: Sequence[Arch]
+    ) -> list[tuple[Measurement, Measurement]]:
+        """(reference, subnet) of each; several devices measure a reference each."""
+        with self._written([self.exported(arch) for arch in (reference, *archs)]) as paths:
+            if isinstance(self.meter, Farm):
+                return self.meter.measure_beside(paths[0], paths[1:])
+            first, *found = self.meter.measure(paths)
+            return [(first, one) for one in found]
+
     def compile(self, archs: Sequence[Arch]) -> list[Compiled]:
         """What the compiler says of each, where the device is one that a compiler knows."""
         assert isinstance(self.meter, Compiler)
@@ -56,11 +67,16 @@ class Bench:
 
     def measure_files(self, files: Sequence[bytes]) -> list[Measurement]:
         """The same of model files."""
+        with self._written(files) as paths:
+            return self.meter.measure(paths)
+
+    @contextmanager
+    def _written(self, files: Sequence[bytes]) -> Iterator[list[Path]]:
         with tempfile.TemporaryDirectory() as name:
             paths = [Path(name) / f"{i}{self.meter.suffix}" for i in range(len(files))]
             for path, file in zip(paths, files, strict=True):
                 path.write_bytes(file)
-            return self.meter.measure(paths)
+            yield paths
 
     def _weights(self, layers: tuple[Layer, ...]) -> Weights:
         weights = extract(layers, self.checkpoint.tensors)

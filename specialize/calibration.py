@@ -130,9 +130,9 @@ def calibrate(
         left = [arch for arch in wanted if not record.at_rest(str(arch))]
         for start in range(0, len(left), size):
             turn = left[start : start + size]
-            first, *measured = _measured_at_rest(bench, [reference, *turn], record)
-            for arch, one in zip(turn, measured, strict=True):
-                record.add(str(arch), first, one)
+            measured = _measured_at_rest(bench, reference, turn, record)
+            for arch, (beside, one) in zip(turn, measured, strict=True):
+                record.add(str(arch), beside, one)
             done = sum(str(arch) in record.rows for arch in wanted)
             tell(f"{done} of {count} subnets measured")
     disturbed = sum(not record.at_rest(str(arch)) for arch in wanted)
@@ -164,11 +164,13 @@ def calibrate(
     return profile, target
 
 
-def _measured_at_rest(bench: Bench, archs: Sequence[Arch], record: _Record) -> list[Measurement]:
-    """Measurements, the first of the reference; anew where it is far slower than before."""
+def _measured_at_rest(
+    bench: Bench, reference: Arch, archs: Sequence[Arch], record: _Record
+) -> list[tuple[Measurement, Measurement]]:
+    """(reference, subnet) of each; anew where the reference is far slower than before."""
     for _ in range(_TRIES):
-        measured = bench.measure(archs)
-        now, then = measured[0].p90_ms, record.reference_p90_ms
+        measured = bench.measure_beside(reference, archs)
+        now, then = max(beside.p90_ms for beside, _ in measured), record.reference_p90_ms
         if now <= (1 + _DRIFT) * then:
             return measured
     raise UserError(

@@ -124,6 +124,10 @@ def test_a_farm_shares_the_models_and_outlives_a_phone(
     assert isinstance(meter, Farm)
     found = meter.measure([small, large, small, large])
     assert [m.median_ms > 0 for m in found] == [True] * 4
+    beside = meter.measure_beside(small, [large, small])
+    assert [(first.median_ms, one.median_ms) for first, one in beside] == [
+        (found[0].median_ms, found[1].median_ms), (found[0].median_ms, found[0].median_ms),
+    ]  # fmt: skip
     assert any("offline" in text and "the others go on" in text for text in told)
 
 
