@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.cost import predict
+from devices.memory import flash_table
 from devices.profile import get_profile
+from ofa.checkpoint import read_checkpoint
 from ofa.layers import lower
 from ofa.space import Arch
 from specialize.compare import apart, collect, read_result, render
@@ -235,3 +237,19 @@ def test_it_is_accessible_and_fits_a_phone(shown: Page, scheme: Any) -> None:
         serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
         assert not serious, json.dumps(serious, indent=1)
         assert shown.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.slow
+def test_one_for_all_keeps_the_memory_of_each(tiny: Path, tmp_path: Path) -> None:
+    """A file of floats is larger than one of integers, which one of the devices takes."""
+    source = read_checkpoint(tiny)
+    size = flash_table(source.space, source.labels)
+    result = specialize_fleet(
+        ["pixel4-int8", "pixel4"], "5ms", flash="60kB", checkpoint=tiny, output=tmp_path / "out",
+        candidates=1, threads=1,
+    )  # fmt: skip
+    of_int8, single = result.fleet.members[0].best, result.fleet.single
+    assert single is not None
+    archs = [Arch.parse(network.architecture) for network in (of_int8, single)]
+    too_large, small = size.price(source.space.encode(archs))
+    assert small <= 60e3 < too_large
