@@ -38,14 +38,13 @@ class OnnxRuntime:
         where = "" if isinstance(model, bytes) else str(model)
         feeds = {}
         for given in session.get_inputs():
-            batch, *sides = given.shape
-            if not all(isinstance(side, int) for side in sides):
+            if not all(isinstance(side, int) for side in given.shape[1:]):
                 raise UserError(
                     "the size of its images is open", where, "export it with a fixed one"
                 )
             if given.type not in _DTYPES:
                 raise UserError(f"its input {given.name!r} is a {given.type}", where)
-            shape = [batch if isinstance(batch, int) else 1, *sides]
+            shape = [side if isinstance(side, int) else 1 for side in given.shape]
             feeds[given.name] = np.zeros(shape, _DTYPES[given.type])
 
         def once() -> None:
