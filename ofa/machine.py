@@ -1,12 +1,25 @@
-"""What machine this is, for cards and profiles."""
+"""What machine this is, for cards and profiles, and where it lets us write."""
 
 from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from pathlib import Path
 
-__all__ = ["processor_name"]
+from ofa.errors import UserError
+
+__all__ = ["check_writable", "processor_name"]
+
+
+def check_writable(folder: Path, where: str) -> None:
+    """Make a folder where there is none. Raises UserError where no file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write there ({error.strerror})", where) from error
 
 
 def processor_name() -> str:

@@ -28,7 +28,7 @@ from ofa.errors import UserError
 from ofa.evaluate import Evaluator, recalibration_part
 from ofa.images import Images, open_images, split, uneven, write_zip
 from ofa.layers import lower, macs
-from ofa.machine import processor_name
+from ofa.machine import check_writable, processor_name
 from ofa.preprocessing import IMAGENET, LITE0, Preprocessing
 from ofa.pretrained import PRETRAINED, moved_back
 from ofa.recipe import Recipe, get_recipe
@@ -385,12 +385,7 @@ def _check_output(output: Path, folder: Path, resume: bool) -> None:
         raise UserError("it holds a training run", str(output), "add --resume to continue it")
     if (output / "weights.safetensors").exists():
         raise UserError("it holds a checkpoint", str(output), "choose another --output")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write there ({error.strerror})", str(output)) from error
+    check_writable(output, str(output))
 
 
 def _start(

@@ -12,7 +12,6 @@ interruption, and be fitted anew.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from devices.reach import Local
 from ofa.checkpoint import Checkpoint
 from ofa.errors import UserError
 from ofa.layers import lower
-from ofa.machine import processor_name
+from ofa.machine import check_writable, processor_name
 from ofa.sampling import spread
 from ofa.space import Arch
 from ofa.table import tabulate
@@ -116,12 +115,7 @@ def calibrate(
         raise UserError("a bound at 0.9 needs at least 9 measured networks", "--samples")
     space = bench.checkpoint.space
     target = user_profiles() / f"{name}.json"
-    try:  # before minutes of measuring
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write there ({error.strerror})", str(target.parent)) from error
+    check_writable(target.parent, str(target.parent))  # before minutes of measuring
     record = _Record.of(name, like.name if like else bench.name, bench)
     wanted = subnets_to_measure(bench.checkpoint, count)
     reference = space.largest(space.resolutions[len(space.resolutions) // 2])

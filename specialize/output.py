@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.machine import check_writable
 
 __all__ = ["check_folder", "write"]
 
@@ -28,11 +29,7 @@ def check_folder(target: Path, command: str, force: bool) -> None:
                 "name another, or add --force",
             )
     parent = next(p for p in [target, *target.absolute().parents] if p.exists())
-    try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write there ({error.strerror})", f"--output {target}") from error
+    check_writable(parent, f"--output {target}")
 
 
 def write(target: Path, files: dict[str, bytes]) -> None:

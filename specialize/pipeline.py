@@ -191,7 +191,8 @@ def specialize(
     with clock("load"):
         if str(checkpoint).endswith(".pth"):
             if precision == "int8" and space:  # before tens of minutes
-                check_quantizable(lower(get_space(space), get_space(space).largest()))
+                wanted = get_space(space)
+                check_quantizable(lower(wanted, wanted.largest()))
             checkpoint = converted(Path(checkpoint), space, images, threads, tell)
             images = images if finetune else None
         elif space:
