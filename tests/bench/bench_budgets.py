@@ -2,7 +2,7 @@
 
     python -m tests.bench.bench_budgets [host] [host-onnxruntime]
 
-On an idle machine; a quarter of an hour for each runtime, both where none is named. For each: a
+On an idle machine; about twenty minutes for each runtime, both where none is named. For each: a
 profile from 20 measured subnets, as ``ofa-device calibrate`` makes it, its error on 50 others, and
 of 20 budgets how many the best subnet for each keeps, by the profile alone and after the closed
 loop. Kept: the measured 90th percentile is within the budget.
@@ -29,7 +29,7 @@ from ofa.layers import lower, macs
 from ofa.sampling import spread
 from specialize.accuracy import fit
 from specialize.bench import Bench
-from specialize.calibration import calibrate
+from specialize.calibration import _Record, calibrate
 from specialize.pipeline import _keep_measured
 from specialize.pose import cost_tables, pose
 from specialize.problem import Budget, Objective, Problem
@@ -51,7 +51,8 @@ def main() -> None:
             seconds = time.perf_counter() - began
             with patch("devices.calibrate._Library.beyond", lambda self, _: self):
                 plain, _ = calibrate("here", bench, None, SAMPLES)  # from the same measurements
-        errors, apart = error_rows(bench, profile, plain)
+            then = _Record.of("here", name, bench).reference_ms
+        errors, apart = error_rows(bench, profile, plain, then)
         header = ["predicted by", "error, %", "within the 0.9 bound, %"]
         text = (
             f"{SAMPLES} subnets measured in {seconds:.0f} s, and {OTHERS} others predicted. Error: "
@@ -74,19 +75,28 @@ def main() -> None:
         )
 
 
-def error_rows(bench: Bench, profile: Profile, plain: Profile) -> tuple[list[list[object]], float]:
+def error_rows(
+    bench: Bench, profile: Profile, plain: Profile, then: float
+) -> tuple[list[list[object]], float]:
     """The profile and the plain alternatives on subnets that they were not fitted to.
 
-    plain: without a price for the weights beyond those of the lightest network. With the rows how
-    far the reference's runs were apart: 90th percentile / 10th.
+    plain: without a price for the weights beyond those of the lightest network. then: ms of the
+    reference in the calibration; how much slower the machine is now is an error of every profile,
+    but no error of its prices, so one row is without it. The last row is of a second measurement:
+    both are noisy, so a perfect prediction would err by 1 / sqrt(2) of it. With the rows how far
+    the reference's runs were apart: 90th percentile / 10th.
     """
     space, rng = bench.checkpoint.space, np.random.default_rng(1)
     archs = spread(space, SAMPLES + OTHERS, rng)
     archs = [archs[i] for i in rng.permutation(len(archs))]
     reference = space.largest(space.resolutions[len(space.resolutions) // 2])
     pairs = [bench.measure([reference, arch]) for arch in archs]
-    level = np.mean([beside.median_ms for beside, _ in pairs])
-    ms = level * np.array([relative(one, beside) for beside, one in pairs])
+    repeated = [bench.measure([reference, arch]) for arch in archs]
+    level = float(np.mean([beside.median_ms for beside, _ in pairs]))
+    ms, again = (
+        level * np.array([relative(one, beside) for beside, one in taken])
+        for taken in (pairs, repeated)
+    )
     slow = np.array([one.p90_ms for _, one in pairs])
     fast, late = np.quantile([ms for beside, _ in pairs for ms in beside.raw_ms], (0.1, 0.9))
     networks = [lower(space, arch) for arch in archs]
@@ -104,10 +114,13 @@ def error_rows(bench: Bench, profile: Profile, plain: Profile) -> tuple[list[lis
     )
     predictions = {
         f"the calibrated profile ({SAMPLES} chosen subnets)": ours,
-        "the same, without a price for weights beyond a cache": alike,
+        f"the same, times {level / then:.3f}: the reference now / in the calibration": ours
+        * (level / then),
+        "the calibrated one, without a price for weights beyond a cache": alike,
         f"MACs, a line through {SAMPLES} random ones": line(np.column_stack([size, 0 * size + 1])),
         "`pixel4` times one factor": line(pixel4[:, None]),
         "`pixel4` as it is": pixel4,
+        "a second measurement of the same networks": again,
     }
     rows: list[list[object]] = []
     for what, predicted in predictions.items():
