@@ -81,8 +81,8 @@ def error_rows(
     """The profile and the plain alternatives on subnets that they were not fitted to.
 
     plain: without a price for the weights beyond those of the lightest network. then: ms of the
-    reference in the calibration; how much slower the machine is now is an error of every profile,
-    but no error of its prices, so one row is without it. The last row is of a second measurement:
+    reference in the calibration; how much slower the machine is now is an error of the profile, but
+    none of its prices, so one row is without it. The last row is of a second measurement:
     both are noisy, so a perfect prediction would err by 1 / sqrt(2) of it. With the rows how far
     the reference's runs were apart: 90th percentile / 10th.
     """
@@ -91,18 +91,17 @@ def error_rows(
     archs = [archs[i] for i in rng.permutation(len(archs))]
     reference = space.largest(space.resolutions[len(space.resolutions) // 2])
     pairs = [bench.measure([reference, arch]) for arch in archs]
-    repeated = [bench.measure([reference, arch]) for arch in archs]
+    fitted, others = slice(0, SAMPLES), slice(SAMPLES, None)
+    repeated = [bench.measure([reference, arch]) for arch in archs[others]]
     level = float(np.mean([beside.median_ms for beside, _ in pairs]))
-    ms, again = (
-        level * np.array([relative(one, beside) for beside, one in taken])
-        for taken in (pairs, repeated)
-    )
+    ms = level * np.array([relative(one, beside) for beside, one in pairs])
+    again = ms.copy()
+    again[others] = level * np.array([relative(one, beside) for beside, one in repeated])
     slow = np.array([one.p90_ms for _, one in pairs])
     fast, late = np.quantile([ms for beside, _ in pairs for ms in beside.raw_ms], (0.1, 0.9))
     networks = [lower(space, arch) for arch in archs]
     size = np.array([macs(layers) for layers in networks], float)
     pixel4 = np.array([predict(get_profile("pixel4"), layers).point for layers in networks])
-    fitted, others = slice(0, SAMPLES), slice(SAMPLES, None)
 
     def line(x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Least squares of relative errors on the columns of x."""
