@@ -11,6 +11,7 @@ import typer
 
 from ofa.console import run, version_option
 from ofa.errors import UserError
+from ofa.machine import check_torch
 
 app = typer.Typer(
     rich_markup_mode=None,
@@ -132,6 +133,7 @@ def train(
     for option, value in (("--data", data), ("--output", output)):
         if not value:
             raise UserError(f"missing option '{option}'", fix="`ofa-train -h` shows what there is")
+    check_torch("training", "ofa-train")
     from ofa.pipeline import Options, train_supernet
 
     train_supernet(
@@ -164,6 +166,7 @@ def evaluate(
 
       ofa-train evaluate checkpoints/photos --more 50
     """
+    check_torch("evaluating", "ofa-train")
     from ofa.pipeline import evaluate_more
 
     evaluate_more(checkpoint, data, more, threads, quiet)
@@ -195,6 +198,7 @@ def convert(
 
       ofa-train convert ofa_mbv3_d234_e346_k357_w1.0.pth --space mbv3-w1.0 --data val/ -o mbv3
     """
+    check_torch("converting", "ofa-train")
     from ofa.pipeline import Teller, convert
 
     convert(file, space, data, output, subnets, threads, Teller(quiet))
@@ -225,6 +229,7 @@ def average(
 
       ofa-train average first second third --data photos/ --output checkpoints/photos
     """
+    check_torch("evaluating", "ofa-train")
     from ofa.pipeline import average
 
     average(checkpoints, data, test, output, subnets, threads, quiet)

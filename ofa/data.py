@@ -8,6 +8,7 @@ number.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -101,9 +102,12 @@ def named_data(name: str, cache: Path) -> Path:
         ) from error
     try:
         if name == "imagenette":
-            folder = cache / "imagenette2-160"
+            folder, partial = cache / "imagenette2-160", cache / "imagenette.partial"
             if not folder.exists():
-                datasets.Imagenette(str(cache), "train", "160px", download=True)
+                shutil.rmtree(partial / folder.name, ignore_errors=True)  # of an interruption
+                partial.mkdir(parents=True, exist_ok=True)
+                datasets.Imagenette(str(partial), "train", "160px", download=True)
+                (partial / folder.name).rename(folder)
             return folder
         folder = cache / "cifar10-images"
         if not folder.exists():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -63,6 +63,17 @@ class Images:
             return _rgb(Image.open(io.BytesIO(self.bytes_of(index))))
         except Exception as error:  # decoders raise whatever they stumble over
             raise OSError(f"{self.names[index]} cannot be decoded ({error})") from error
+
+    def reduced(self, index: int, side: int) -> bytes:
+        """The file's bytes; of a larger picture a JPEG whose shorter side is ``side``."""
+        if min(self.size(index)) <= side:
+            return self.bytes_of(index)
+        picture = self.image(index)
+        scale = side / min(picture.size)
+        width, height = (max(side, round(scale * length)) for length in picture.size)
+        content = io.BytesIO()
+        picture.resize((width, height), Image.Resampling.BICUBIC).save(content, "JPEG", quality=95)
+        return content.getvalue()
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of the picture that ``image`` gives, from the file's header."""
@@ -153,10 +164,11 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def open_images(path: Path) -> dict[str, Images]:
+def open_images(path: Path, known: Sequence[str] = ()) -> dict[str, Images]:
     """The splits of a folder or zip: ``train`` and, where it has one, ``val``.
 
-    Raises UserError where there is nothing to read, or fewer than two classes.
+    known: the classes, of which some may have no images there; without them they are what is found.
+    Raises UserError where there is nothing to read, fewer than two classes, or a class not known.
     """
     if not path.exists():
         raise UserError(
@@ -199,7 +211,7 @@ def open_images(path: Path) -> dict[str, Images]:
     groups = {"train": found[""]} if "train" not in found and "" in found else found
     if "train" not in groups:
         raise UserError("no images in it", str(path), "expected class/name.jpg in a folder or zip")
-    classes = tuple(sorted({label for label, _ in groups["train"]}))
+    classes = tuple(sorted(known or {label for label, _ in groups["train"]}))
     if len(classes) < 2:
         raise UserError(
             f"only one class ({classes[0]!r})",
@@ -218,7 +230,8 @@ def open_images(path: Path) -> dict[str, Images]:
         pairs = groups[name]
         strange = {label for label, _ in pairs} - set(classes)
         if strange:
-            raise UserError(f"class {min(strange)!r} of {name}/ is not in train/", str(path))
+            others = "among the classes" if known else "in train/"
+            raise UserError(f"class {min(strange)!r} of {name}/ is not {others}", str(path))
         labels = np.array([classes.index(label) for label, _ in pairs], np.int64)
         result[name] = Images(path, classes, tuple(n for _, n in pairs), labels, read)
     return result
@@ -248,10 +261,11 @@ def split(images: Images, count: int, seed: int) -> tuple[Images, Images]:
     return images.take(rest), images.take(np.sort(held))
 
 
-def write_zip(path: Path, parts: Mapping[str, Images]) -> None:
+def write_zip(path: Path, parts: Mapping[str, Images], side: int | None = None) -> None:
     """A zip of ``prefix class/name`` entries with the files' own bytes; equal input, equal bytes.
 
-    parts: prefix ("" or like "train/") -> images.
+    parts: prefix ("" or like "train/") -> images. side: larger pictures are reduced to it, see
+    ``Images.reduced``.
     """
     used: set[str] = set()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -264,4 +278,5 @@ def write_zip(path: Path, parts: Mapping[str, Images]) -> None:
                     entry = f"{folder}/{index}-{name}"
                 used.add(entry)
                 info = zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0))
-                archive.writestr(info, images.bytes_of(index))
+                content = images.reduced(index, side) if side else images.bytes_of(index)
+                archive.writestr(info, content)

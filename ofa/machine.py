@@ -1,15 +1,22 @@
-"""What machine this is, for cards and profiles, and where it lets us write."""
+"""What machine this is, for cards and profiles, what it has, and where it lets us write."""
 
 from __future__ import annotations
 
 import os
 import platform
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from ofa.errors import UserError
 
-__all__ = ["check_writable", "processor_name"]
+__all__ = ["check_torch", "check_writable", "processor_name"]
+
+
+def check_torch(what: str, where: str) -> None:
+    """Raise UserError where torch, which ``what`` needs, is not installed."""
+    if find_spec("torch") is None:
+        raise UserError(f"{what} needs torch", where, "pip install '.[train]'")
 
 
 def check_writable(folder: Path, where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import platform
 import subprocess
@@ -45,6 +46,9 @@ __all__ = ["Options", "Teller", "average", "convert", "evaluate_more", "train_su
 
 #: Held-out images, and test images, that go into the checkpoint: so many, within so many bytes.
 _SHIPPED, _SHIPPED_BYTES = 2000, 5_200_000
+#: But at least so many, however large; and none larger than so many times the space's resolution.
+_SHIPPED_AT_LEAST, _SHIPPED_SIDES = 200, 2
+_HELD_OUT = 1500
 #: What a card keeps of the run that it continues.
 _HISTORY = (
     "init", "teacher", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions",
@@ -70,7 +74,7 @@ class Options:
     epochs: float | None = None
     arch: str = ""
     subnets: int | None = None
-    held_out: int = 1500
+    held_out: int = _HELD_OUT
     threads: int = 2
     seed: int = 0
     resume: bool = False
@@ -118,7 +122,7 @@ def _train_supernet(options: Options) -> Path:
         run = train.Run(
             space, recipe, splits, tensors, teacher, folder,
             seed=options.seed, only=only, device=device, preprocessing=preprocessing,
-            taught=lessons,
+            taught=lessons, origin=given,
         )  # fmt: skip
         if recipe.bf16 and not run.bf16:
             say("this processor does not multiply bfloat16: float32 instead")
@@ -215,7 +219,7 @@ def average(
             raise UserError(f"{last.path} does not continue it", str(source.path))
         if any(phase["sort"] for run in runs[len(own) :] for phase in run["recipe"]["phases"]):
             raise UserError("channels were sorted since: no mean of these", str(source.path))
-    splits = splits_of(data, test, last.card["data"]["held_out_images"], last.card["seed"])
+    splits = splits_of(data, test, _asked(last), last.card["seed"])
     if splits.train.classes != last.classes:
         raise UserError(f"its classes are not those of {last.path}", f"--data {data}")
     tensors = {
@@ -227,6 +231,12 @@ def average(
     archs = spread(last.space, subnets, np.random.default_rng(last.card["seed"]))
     folder.mkdir(parents=True, exist_ok=True)
     return _hand_over(output, last.space, splits, tensors, archs, card, last.preprocessing, say)
+
+
+def _asked(source: Checkpoint) -> int:
+    """How many images its run was to hold out; copies among them were left out."""
+    data = source.card["data"]
+    return int(data.get("asked_held_out", data["held_out_images"]))
 
 
 def _runs(source: Checkpoint) -> list[dict[str, Any]]:
@@ -247,21 +257,21 @@ def _hand_over(
 ) -> Path:
     """Evaluate subnets and write the checkpoint."""
     recalibration = recalibration_part(space, splits.train)
-    kept = output / "training" / "subnets.csv"
     scored = Evaluator(recalibration, splits.held_out, preprocessing)
-    rows = _evaluate(space, shared, archs, scored, kept, say)
+    rows = _evaluate(space, shared, archs, scored, output / "training", say)
     if ranks.rank():
         return output
     tested = None
     if splits.test is not None:
         tested = Evaluator(recalibration, splits.test, preprocessing)
     card["reached"] = _reached(space, shared, tested, rows)
-    few = _shipped(splits.held_out, 2)
+    side = _SHIPPED_SIDES * max(space.resolutions)
+    few = _shipped(splits.held_out, 2, side)
     with tempfile.TemporaryDirectory() as scratch:
         calibration, test = Path(scratch) / "calibration.zip", Path(scratch) / "test.zip"
-        write_zip(calibration, {"train/": recalibration, "val/": few})
+        write_zip(calibration, {"train/": recalibration, "val/": few}, side)
         shown = splits.test if splits.test is not None else few
-        write_zip(test, {"": _shipped(shown, 3)})
+        write_zip(test, {"": _shipped(shown, 3, side)}, side)
         write_checkpoint(
             output,
             space=space,
@@ -277,11 +287,12 @@ def _hand_over(
     return output
 
 
-def _shipped(images: Images, seed: int) -> Images:
+def _shipped(images: Images, seed: int, side: int) -> Images:
     """Those that go into a checkpoint."""
     few = split(images, min(_SHIPPED, len(images)), seed)[1]
-    size = sum(len(few.bytes_of(index)) for index in range(len(few)))
+    size = sum(len(few.reduced(index, side)) for index in range(len(few)))
     count = int(len(few) * min(1.0, _SHIPPED_BYTES / size))
+    count = max(count, min(_SHIPPED_AT_LEAST, len(few)))
     return split(few, count, seed)[1] if count < len(few) else few
 
 
@@ -309,7 +320,7 @@ def convert(
             f"`ofa-train --init {file} --space {space_name} --data {data}` trains it on yours",
         )
     _check_output(output, folder, resume=False)
-    splits = splits_of(data, None, 1500, 0)
+    splits = splits_of(data, None, _HELD_OUT, 0)
     say(f"{subnets} subnets of {file.name} are evaluated, once; they are kept in {output}")
     space = replace(get_space(space_name), classes=classes)
     _say_splits(splits, say)
@@ -320,6 +331,7 @@ def convert(
             "source": data.name,
             "train_images": 0,
             "held_out_images": len(splits.held_out),
+            "asked_held_out": _HELD_OUT,
             "test_images": len(splits.test) if splits.test else 0,
             "skipped_images": len(splits.skipped),
         },
@@ -343,7 +355,7 @@ def evaluate_more(
     card = source.card
     recalibration, held_out = source.samples()
     if data is not None:
-        splits = splits_of(data, None, card["data"]["held_out_images"], card["seed"])
+        splits = splits_of(data, None, _asked(source), card["seed"])
         if splits.train.classes != source.classes:
             raise UserError(f"its classes are not those of {source.path}", f"--data {data}")
         held_out = splits.held_out
@@ -354,7 +366,7 @@ def evaluate_more(
     folder.mkdir(exist_ok=True)
     tensors = {name: torch.from_numpy(value) for name, value in source.tensors.items()}
     evaluator = Evaluator(recalibration, held_out, source.preprocessing)
-    rows = _evaluate(source.space, tensors, archs, evaluator, folder / "more.csv", say)
+    rows = _evaluate(source.space, tensors, archs, evaluator, folder, say)
     before = [
         (source.space.decode(row), float(accuracy), int(n))
         for row, accuracy, n in zip(known.genotypes, known.accuracy, known.images, strict=True)
@@ -370,7 +382,6 @@ def evaluate_more(
         evaluated=[(a, macs(lower(source.space, a)), value, n) for a, value, n in before] + rows,
         files={name: source.path / name for name in ("calibration.zip", "test.zip")},
     )
-    (folder / "more.csv").unlink()
     say(f"{len(before) + len(rows)} evaluated subnets in {source.path}")
     return source.path
 
@@ -419,6 +430,8 @@ def _start(
         if wanted is not None:
             _check_same(replace(source.space, classes=classes), space, source.path)
         fresh = source.classes != splits.train.classes
+        if not fresh:
+            _check_held_out(source, options, f"--init {options.init}")
         space, tensors = replace(source.space, classes=classes), dict(source.tensors)
         preprocessing = source.preprocessing
         given = {
@@ -432,6 +445,7 @@ def _start(
         recipe = "tiny-taught"
     if isinstance(recipe, str):
         recipe = get_recipe(recipe)
+    recipe = recipe.of_space(space)
     if options.teacher and recipe.teacher != "checkpoint":
         raise UserError(
             f"recipe {recipe.name!r} has a teacher of its own (--teacher)",
@@ -492,16 +506,20 @@ def _teaching(options: Options, splits: Splits) -> Checkpoint:
     where = f"--teacher {options.teacher}"
     if source.classes != splits.train.classes:
         raise UserError(f"its classes are not those of {options.data}", where)
-    data = source.card["data"]
-    same = data["source"] == Path(options.data).name
-    if same and (data["held_out_images"], source.card["seed"]) != (
-        len(splits.held_out), options.seed,
-    ):  # fmt: skip
+    _check_held_out(source, options, where)
+    return source
+
+
+def _check_held_out(source: Checkpoint, options: Options, where: str) -> None:
+    """Raise UserError where it was trained on images that this run would hold out, or test on."""
+    data, seed = source.card["data"], source.card["seed"]
+    if data["source"] != Path(options.data).name or not data["train_images"]:
+        return
+    if (_asked(source), seed) != (options.held_out, options.seed):
         raise UserError(
             "it has been trained on images that would be held out here", where,
-            f"add --held-out {data['held_out_images']} --seed {source.card['seed']}",
+            f"add --held-out {_asked(source)} --seed {seed}",
         )  # fmt: skip
-    return source
 
 
 def _lessons(
@@ -553,19 +571,22 @@ def _evaluate(
     tensors: Mapping[str, torch.Tensor],
     archs: list[Arch],
     evaluator: Evaluator,
-    file: Path,
+    folder: Path,
     say: Callable[[str], None],
 ) -> list[tuple[Arch, int, float, int]]:
-    """(arch, MACs, accuracy, images) of each; rows already in ``file`` are not computed again.
+    """(arch, MACs, accuracy, images) of each; rows already in ``folder`` are not computed again.
 
     In rounds of one subnet a process, so that the file always holds all but the last round.
     """
+    file = folder / f"subnets-{_digest(tensors, evaluator)}.csv"
+    wanted = {str(arch) for arch in archs}
 
     def read() -> dict[str, float]:
         if not file.exists():
             return {}
         with file.open() as opened:
-            return {row[0]: float(row[1]) for row in csv.reader(opened) if len(row) == 2}
+            rows = [row for row in csv.reader(opened) if len(row) == 2]
+        return {arch: float(value) for arch, value in rows if arch in wanted}
 
     known = ranks.from_first(read)
     began = time.monotonic()
@@ -588,6 +609,18 @@ def _evaluate(
                         f"{time.monotonic() - began:.0f} s")  # fmt: skip
     count = len(evaluator.images)
     return [(a, macs(lower(space, a)), known[str(a)], count) for a in archs]
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], evaluator: Evaluator) -> str:
+    """Of all that an accuracy depends on beside the architecture."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(tensors):
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    for images in (evaluator.recalibration, evaluator.images):
+        for index in range(len(images)):
+            digest.update(images.bytes_of(index))
+        digest.update(images.labels.tobytes())
+    return digest.hexdigest()
 
 
 def _reached(
@@ -621,6 +654,7 @@ def _card(
             "source": Path(options.data).name,
             "train_images": len(splits.train),
             "held_out_images": len(splits.held_out),
+            "asked_held_out": options.held_out,
             "test_images": len(splits.test) if splits.test else 0,
             "skipped_images": len(splits.skipped),
         },

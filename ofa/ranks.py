@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -44,11 +45,12 @@ def group() -> Iterator[None]:
     if not dist.is_torchelastic_launched():
         yield
         return
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(local())
-        dist.init_process_group("cpu:gloo,cuda:nccl")
-    else:
-        dist.init_process_group("gloo")
+        backend = "cpu:gloo,cuda:nccl"
+    # The others wait while the first alone decodes or teaches; one that is lost is told at once.
+    dist.init_process_group(backend, timeout=timedelta(days=1))
     before = signal.signal(signal.SIGTERM, _ended)
     try:
         yield

@@ -10,7 +10,7 @@ as it was when the first phase ended, or the published network that training sta
 from __future__ import annotations
 
 import difflib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from ofa.errors import UserError
@@ -111,6 +111,18 @@ class Recipe:
     def __post_init__(self) -> None:
         if abs(sum(phase.share for phase in self.phases) - 1) > 1e-9:
             raise ValueError("the shares of the phases must sum to 1")
+
+    def of_space(self, space: Space) -> Self:
+        """The same with the largest subnet at those of its resolutions that ``space`` has.
+
+        At all of the phase's where it has none of them.
+        """
+
+        def own(phase: Phase) -> Phase:
+            has = tuple(r for r in phase.largest_resolutions or () if r in space.resolutions)
+            return replace(phase, largest_resolutions=has or None)
+
+        return replace(self, phases=tuple(map(own, self.phases)))
 
     def phase_ends(self, steps: int) -> tuple[int, ...]:
         """The step at which each phase ends."""

@@ -46,8 +46,10 @@ class Teacher(nn.Module):
     def __init__(self, space: Space, source: Pretrained, resolution: int, images: Images) -> None:
         super().__init__()
         tensors = source.tensors
-        published = replace(space, classes=len(tensors["classifier.bias"]))
         self.resolution = resolution
+        published = replace(
+            space, classes=len(tensors["classifier.bias"]), resolutions=(resolution,)
+        )
         arch = Arch(resolution, source.arch.stages)
         self.network = Subnet.of(published, arch, tensors, source.statistics)
         self.register_buffer("dark_weight", torch.from_numpy(tensors["classifier.weight"]))

@@ -15,6 +15,7 @@ import csv
 import json
 import math
 import os
+import pickle
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,10 @@ __all__ = ["Progress", "Run", "View", "adaptive_alpha", "plan_step"]
 
 SAVE_EVERY = 100  # steps; a kill loses at most these, a collapse rolls back to the last of them
 _MAX_ROLLBACKS = 5
+#: What reading a damaged state raises.
+_UNREADABLE = (
+    OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError,
+)  # fmt: skip
 #: The largest ratio of probabilities in the adaptive alpha-divergence (AlphaNet's).
 _ALPHA_CLIP = 5.0
 
@@ -110,8 +115,12 @@ class Run:
         device: str = "cpu",
         preprocessing: Preprocessing = LITE0,
         taught: Array | None = None,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
-        """taught: (N, classes) logits of the training images, of a teacher that is a checkpoint."""
+        """taught: (N, classes) logits of the training images, of a teacher that is a checkpoint.
+
+        origin: what ``start`` and ``taught`` are of, in plain values; a resumed run has the same.
+        """
         if recipe.teacher == "pretrained" and teacher is None:
             raise UserError(
                 f"recipe {recipe.name!r} distils from a published network",
@@ -119,7 +128,7 @@ class Run:
             )
         self.space, self.recipe, self.splits, self.folder = space, recipe, splits, folder
         self.seed, self.only, self.device = seed, only, torch.device(device)
-        self.preprocessing = preprocessing
+        self.preprocessing, self.origin = preprocessing, origin or {}
         self.model = Supernet(space, ranks.from_first(lambda: start)).to(self.device)
         self.teacher = teacher.to(self.device) if teacher is not None else None
         self.taught = None if taught is None else torch.from_numpy(taught)
@@ -169,6 +178,8 @@ class Run:
             "classes": list(self.splits.train.classes),
             "images": len(self.splits.train),
             "pixels": self.splits.digest,
+            "preprocessing": self.preprocessing.as_dict(),
+            **self.origin,
         }
 
     def _state(self) -> dict[str, Any]:
@@ -239,7 +250,7 @@ class Run:
                 state = torch.load(path, map_location="cpu", weights_only=True)
                 identity = json.loads(state["identity"])
                 recipe = Recipe.of(identity["recipe"]).as_dict()
-            except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            except _UNREADABLE as error:
                 raise UserError(f"no training state to resume ({error})", str(path)) from error
             return state, json.loads(json.dumps(identity | {"recipe": recipe}))
 
@@ -301,7 +312,7 @@ class Run:
                 pending = self._submit(self.step + 1, planned, ends)
             lr = self._lr(ends)
             loss = self._update(batch, views, lr)
-            self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
+            self.loss = loss if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * loss
             self._average(ends)
             self.step += 1
             self.seconds = paused + time.monotonic() - began
@@ -312,7 +323,7 @@ class Run:
                 note = self._roll_back()
                 planned = self._plan(self.step, ends)
                 pending = self._submit(self.step, planned, ends)
-            elif self.step % SAVE_EVERY == 0 or self.step == self.steps:
+            elif self.step == self.steps or (self.step % SAVE_EVERY == 0 and not self._high(loss)):
                 self.best_loss = min(self.best_loss, self.loss)
                 self.save()
             left = (self.steps - self.step) * self.loader.batch / speed if len(window) > 1 else 0.0
@@ -508,7 +519,11 @@ class Run:
     # -- the guard --------------------------------------------------------------------------
 
     def _collapsed(self, loss: float) -> bool:
-        return not math.isfinite(loss) or self.loss > 2 * self.best_loss + 1
+        return not math.isfinite(loss) or self._high(self.loss)
+
+    def _high(self, loss: float) -> bool:
+        """Whether a loss is none of a network that learned, though it may be that of one batch."""
+        return loss > 1.5 * self.best_loss + 0.5
 
     def _roll_back(self) -> str:
         """Return to the last good state, with other draws and half the learning rate."""
@@ -518,7 +533,8 @@ class Run:
             raise UserError(
                 f"training collapsed {rollbacks} times (step {self.step})",
                 str(self.folder),
-                f"the state of step {self._good['counters']['step']} is kept; try another --seed",
+                f"the state of step {self._good['counters']['step']} is kept; "
+                "begin again with another --output and --seed",
             )
         at = self.step
         self._restore(self._good)
@@ -601,10 +617,12 @@ class _Log:
         if step and path.exists():  # a resumed run repeats the steps after the last save
             with path.open() as file:
                 rows = [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= step]
-        self._file = path.open("w", newline="")
+        partial = path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            csv.writer(file).writerows([self.FIELDS, *rows])
+        partial.replace(path)
+        self._file = path.open("a", newline="")
         self._csv = csv.writer(self._file)
-        self._csv.writerow(self.FIELDS)
-        self._csv.writerows(rows)
         self._board: Any = None
         with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter

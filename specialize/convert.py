@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from ofa.errors import UserError
 from ofa.images import open_images
+from ofa.machine import check_torch
 from ofa.spaces import get_space
 
 __all__ = ["converted"]
@@ -44,8 +44,7 @@ def converted(
             "the file has weights only", str(file),
             "add --images DIR, labelled images of its classes to evaluate subnets on",
         )  # fmt: skip
-    if find_spec("torch") is None:
-        raise UserError("reading it needs torch", str(file), "pip install '.[train]'")
+    check_torch("reading it", str(file))
     from ofa.pipeline import convert
 
     digest = hashlib.sha256()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.images import Images
+from ofa.machine import check_torch
 from specialize import report as r
 from specialize.problem import parse_duration
 from specialize.score import Cut, Scorer
@@ -27,8 +27,7 @@ def check_trainable(duration: str, images: str | Path | None) -> float:
             "there is nothing to train on: checkpoints have no training images", "--finetune",
             "add --images DIR, labelled images of its classes",
         )  # fmt: skip
-    if find_spec("torch") is None:
-        raise UserError("training needs torch", "--finetune", "pip install '.[train]'")
+    check_torch("training", "--finetune")
     return seconds
 
 

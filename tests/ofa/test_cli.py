@@ -86,10 +86,11 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
     best = longer.evaluated.genotypes[longer.evaluated.accuracy.argmax()]
     assert taught["teacher"]["arch"] == str(longer.space.decode(best))
     assert [run["recipe"]["name"] for run in taught["teacher"]["runs"]] == ["pretrained"]
-    seen = command("ofa-train", *words[:2], "--output", "seen", "--teacher", "trained",
-                   cwd=tmp_path)  # fmt: skip
-    assert seen.returncode == 2
-    assert "add --held-out 50 --seed 0" in seen.stderr.splitlines()[-1]
+    for option in ("--teacher", "--init"):
+        seen = command("ofa-train", *words[:2], "--output", "seen", option, "trained",
+                       cwd=tmp_path)  # fmt: skip
+        assert seen.returncode == 2
+        assert "add --held-out 50 --seed 0" in seen.stderr.splitlines()[-1]
     other = command("ofa-train", "average", "further", "lite-imagenette", "--data", photos,
                     "--output", "no", cwd=tmp_path)  # fmt: skip
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)

@@ -37,6 +37,30 @@ def test_pixels_are_pillows_antialiased_bicubic(shapes_folder: Path) -> None:
     assert (images.pixels(24)[0] == np.asarray(expected)).all()
 
 
+def test_large_pictures_are_reduced_in_a_zip_and_others_kept(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "1.png")
+    (tmp_path / "b").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.new("RGB", (300, 90), "red").save(tmp_path / "b" / "2.jpg", exif=exif)
+    images = open_images(tmp_path)["train"]
+    write_zip(tmp_path / "i.zip", {"": images}, 64)
+    again = open_images(tmp_path / "i.zip")["train"]
+    assert again.bytes_of(0) == images.bytes_of(0)
+    assert again.image(1).size == (64, 213)
+    assert np.abs(again.pixels(24)[1] - images.pixels(24)[1].astype(int)).max() <= 2
+
+
+def test_known_classes_may_lack_images(shapes_folder: Path, tmp_path: Path) -> None:
+    """As in the samples of a checkpoint of very many classes."""
+    images = open_images(shapes_folder)["train"]
+    write_zip(tmp_path / "i.zip", {"": images.take([0, 299])})
+    found = open_images(tmp_path / "i.zip", images.classes)["train"]
+    assert (found.classes, found.labels.tolist()) == (images.classes, [0, 4])
+    with pytest.raises(UserError, match="class 'checks' of train/ is not among the classes"):
+        open_images(tmp_path / "i.zip", images.classes[1:])
+
+
 def test_unreadable_files_are_named_and_stray_ones_ignored(
     shapes_folder: Path, tmp_path: Path
 ) -> None:

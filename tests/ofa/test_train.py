@@ -84,6 +84,8 @@ def test_another_run_is_not_resumed(straight, shapes_folder: Path, tmp_path: Pat
         picture.rotate(180).save(images / name)
     with pytest.raises(UserError, match="differs in pixels"):
         tiny_run(images, straight.folder)
+    with pytest.raises(UserError, match="differs in init: none there, another here"):
+        tiny_run(shapes_folder, straight.folder, init="another")
 
 
 @pytest.mark.slow
@@ -107,11 +109,12 @@ def test_a_full_disk_leaves_the_last_state(
 
 
 @pytest.mark.slow
-def test_a_truncated_state_is_refused(straight, shapes_folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_state_is_refused(straight, shapes_folder: Path, tmp_path: Path) -> None:
     whole = (straight.folder / "state.pt").read_bytes()
-    (tmp_path / "state.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no training state to resume"):
-        tiny_run(shapes_folder, tmp_path)
+    for damaged in (whole[: len(whole) // 2], b"", b"damage" + whole[6:]):
+        (tmp_path / "state.pt").write_bytes(damaged)
+        with pytest.raises(UserError, match="no training state to resume"):
+            tiny_run(shapes_folder, tmp_path)
 
 
 @pytest.mark.slow
@@ -131,6 +134,25 @@ def test_a_collapse_is_rolled_back(shapes_folder: Path, tmp_path: Path) -> None:
     assert len(notes) == run.rollbacks == 1
     assert f"back to step {SAVE_EVERY}" in notes[0]
     assert all(np.isfinite(value).all() for value in run.model.numpy().values())
+    assert run.loss < 1.5
+
+
+@pytest.mark.slow
+def test_a_collapse_is_not_saved(
+    shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses of a network that learned nothing from just before a save on: back to the last one."""
+    run = tiny_run(shapes_folder, tmp_path)
+    notes = []
+    update = run._update
+
+    def spoilt(*step) -> float:
+        return update(*step) if run.step < 4 * SAVE_EVERY - 4 or notes else 5.0
+
+    monkeypatch.setattr(run, "_update", spoilt)
+    run.train(4 * SAVE_EVERY + 20, lambda p: notes.append(p.note) if p.note else None)
+    assert len(notes) == 1
+    assert f"back to step {3 * SAVE_EVERY}," in notes[0]
     assert run.loss < 1.5
 
 

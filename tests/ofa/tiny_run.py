@@ -42,14 +42,19 @@ SGD = replace(
 
 
 def tiny_run(
-    images: Path, folder: Path, recipe: Recipe = RECIPE, taught: Array | None = None
+    images: Path,
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    taught: Array | None = None,
+    init: str = "none",
 ) -> Run:
     """A run that is ready to train; it continues where ``folder`` has a state."""
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     splits = splits_of(images, None, 60, 0)
     space = replace(TINY, classes=len(splits.train.classes))
-    run = Run(space, recipe, splits, initial(space), None, folder, taught=taught)
+    origin = {"init": init}
+    run = Run(space, recipe, splits, initial(space), None, folder, taught=taught, origin=origin)
     if ranks.from_first((folder / "state.pt").exists):
         run.resume()
     return run
