@@ -33,6 +33,7 @@ from scipy.special import bdtr
 from devices.cost import features
 from devices.profile import (
     FEATURES,
+    MEASURED_HERE,
     Hardware,
     Profile,
     Runtime,
@@ -105,6 +106,7 @@ def fit_profile(
     ratios, errors = best.ratios, best.errors
     mape = float(100 * errors.mean())
     sides = [layers[0].in_shape[0] for layers, _, _ in samples]
+    runs = "single runs" if source == MEASURED_HERE else "repeats (means)"
     return Profile(
         name=name,
         aliases=(),
@@ -134,7 +136,7 @@ def fit_profile(
         provenance={
             "source": source,
             "date": date.today().isoformat(),
-            "statistic": "latency of single runs, models in turns",
+            "statistic": f"latency of {runs}, models in turns",
             "networks": len(y),
         },
     )

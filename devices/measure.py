@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,11 @@ class Measurement:
     def runs(self) -> int:
         """Number of timed runs."""
         return len(self.raw_ms)
+
+    @property
+    def counted(self) -> Literal["runs", "repeats"]:
+        """What ``runs`` counts: single ones, or repeats of which a program tells the mean."""
+        return "runs" if self.told_p90_ms is None else "repeats"
 
     @property
     def min_ms(self) -> float:
@@ -93,7 +98,7 @@ class Measurement:
     def __str__(self) -> str:
         return (
             f"{self.median_ms:.3g} ms median, {self.p90_ms:.3g} ms p90, {self.first_ms:.3g} ms "
-            f"first; {self.runs} {'runs' if self.told_p90_ms is None else 'repeats'}, "
+            f"first; {self.runs} {self.counted}, "
             f"{self.runtime}, {self.delegate}, {self.threads} thread{'s' * (self.threads != 1)}"
             f"{'; noisy' if self.noisy else ''}"
         )

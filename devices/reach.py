@@ -18,11 +18,21 @@ from devices.backends.programs import PROGRAMS
 from devices.backends.ssh import Ssh
 from devices.backends.vela import ACCELERATORS, Compiled, Vela
 from devices.measure import Backend, Measurement, measure_interleaved
-from devices.profile import Profile, get_profile
+from devices.profile import MEASURED_HERE, Profile, get_profile
 from ofa.errors import UserError
 from ofa.machine import processor_name
 
-__all__ = ["HOSTS", "Compiler", "Farm", "Meter", "here", "reach", "reachable", "uncompiled"]
+__all__ = [
+    "HOSTS",
+    "Compiler",
+    "Farm",
+    "Meter",
+    "here",
+    "host_of",
+    "reach",
+    "reachable",
+    "uncompiled",
+]
 
 HOSTS: dict[str, type[Litert] | type[OnnxRuntime]] = {
     "host": Litert,
@@ -219,11 +229,21 @@ def here(name: str) -> Local:
     return Local(HOSTS[name](threads=1))
 
 
+def host_of(profile: Profile) -> str | None:
+    """``host`` or ``host-onnxruntime``, where a profile was calibrated on this machine."""
+    like = str(profile.provenance.get("like"))
+    own = profile.provenance.get("source") == MEASURED_HERE
+    return like if own and like in HOSTS and profile.hardware.soc == processor_name() else None
+
+
 def reachable(name: str) -> bool:
     """Whether a device is measured without being connected: this machine, or a compiler's."""
     if name in HOSTS:
         return True
-    return get_profile(name).hardware.device in ACCELERATORS and Vela.installed()
+    profile = get_profile(name)
+    if profile.hardware.device in ACCELERATORS:
+        return Vela.installed()
+    return host_of(profile) is not None
 
 
 def uncompiled(profile: Profile) -> list[str]:
@@ -248,19 +268,20 @@ def reach(
     """What measures on a device: this machine, phones over adb, or a board over ssh.
 
     name: ``host``, ``host-onnxruntime``, or a profile, which says how many threads run on which
-    cores; an Ethos-U is asked of its compiler. benchmark: the program, built for that device.
-    Raises UserError.
+    cores, or that it is of this machine; an Ethos-U is asked of its compiler. benchmark: the
+    program, built for that device. Raises UserError.
     """
     elsewhere = {"--serial": serials, "--ssh": ssh, "--benchmark": benchmark}
     given = [option for option, value in elsewhere.items() if value]
-    if given and (name in HOSTS or get_profile(name).hardware.device in ACCELERATORS):
+    host = name if name in HOSTS else host_of(get_profile(name))
+    if given and (host or get_profile(name).hardware.device in ACCELERATORS):
         raise UserError(
             f"{name!r} is asked on this machine",
             " ".join(given),
             "name the profile that is nearest to the other device instead",
         )
-    if name in HOSTS:
-        return here(name)
+    if host is not None:
+        return here(host)
     profile = get_profile(name)
     if profile.hardware.device in ACCELERATORS:
         return Compiler(Vela(profile.hardware.device))

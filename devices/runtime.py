@@ -10,16 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from devices.profile import (
-    CALIBRATED,
-    MEASURED_HERE,
-    Profile,
-    get_profile,
-    load_profiles,
-)
-from devices.reach import HOSTS, Meter, here
+from devices.profile import CALIBRATED, Profile, get_profile, load_profiles
+from devices.reach import Meter, here, host_of
 from ofa.errors import UserError
-from ofa.machine import processor_name
 
 __all__ = ["Use", "for_use", "parse_use", "profile_for"]
 
@@ -59,11 +52,9 @@ def profile_for(
     source = profile.provenance.get("source")
     if use.software is None and source == CALIBRATED and meter is not None:
         use = replace(use, software=f"{profile.runtime.name} {meter.software}")
-    if use.software is None and source == MEASURED_HERE:
-        installed = [here(host).software for host in HOSTS]
-        ours = [one for one in installed if one.startswith(profile.runtime.name)]
-        if ours and profile.hardware.soc == processor_name():
-            use = replace(use, software=ours[0])
+    host = host_of(profile)
+    if use.software is None and host is not None:
+        use = replace(use, software=here(host).software)
     return for_use(profile, use, assume)
 
 

@@ -5,7 +5,7 @@ accurate of their size: a search picks those whose latency a profile underestima
 other networks say too little of what it finds. A reference network takes turns with every few of
 them, and they are recorded relative to it: how fast the device was at that moment does not count.
 Where the reference itself drifts far the device was not at rest. Every measurement is appended to a
-file beside the profile as soon as it is there, so that a calibration can go on after an
+file beside the profile as soon as its turn ends, so that a calibration can go on after an
 interruption, and be fitted anew.
 """
 
@@ -24,25 +24,34 @@ import numpy as np
 from devices.calibrate import Sample, fit_profile, informative, write_profile
 from devices.measure import Measurement, relative
 from devices.profile import CALIBRATED, MEASURED_HERE, Hardware, Profile, Runtime, user_profiles
-from devices.reach import Local
+from devices.reach import Farm, Local, Meter
 from ofa.checkpoint import Checkpoint
 from ofa.errors import UserError
 from ofa.layers import lower
 from ofa.machine import check_writable, processor_name
 from ofa.sampling import spread
-from ofa.space import Arch
+from ofa.space import Arch, Space
 from ofa.table import tabulate
 from specialize.accuracy import fit
 from specialize.bench import Bench
 from specialize.problem import Budget, Limit, Problem
 from specialize.search import exact
 
-__all__ = ["Holds", "calibrate", "check", "like_of", "profile_here", "subnets_to_measure"]
+__all__ = [
+    "Holds",
+    "at_pace_of",
+    "at_present_pace",
+    "calibrate",
+    "check",
+    "like_of",
+    "profile_here",
+    "subnets_to_measure",
+]
 
 #: Measured to fit a profile of this machine: ten networks do most of the work (docs/devices.md).
 _HOST_SAMPLES = 14
 _CANDIDATES = 400  # of which the most informative are chosen
-_TURN = 5  # subnets beside one reference; on this machine one, which takes turns of its own with it
+_TURN = 5  # subnets of a phone or board beside one reference
 _DRIFT = 0.20  # slower, within a calibration, the reference tells that the device is not at rest
 _TRIES = 3  # of a turn then
 _CHANGED = 0.10  # of a network that is measured again later
@@ -118,8 +127,8 @@ def calibrate(
     check_writable(target.parent, str(target.parent))  # before minutes of measuring
     record = _Record.of(name, like.name if like else bench.name, bench)
     wanted = subnets_to_measure(bench.checkpoint, count)
-    reference = space.largest(space.resolutions[len(space.resolutions) // 2])
-    size = 1 if isinstance(bench.meter, Local) else _TURN
+    reference = _reference(space)
+    size = _turn(bench.meter)
     for _ in range(_TRIES):
         left = [arch for arch in wanted if not record.at_rest(str(arch))]
         for start in range(0, len(left), size):
@@ -153,9 +162,21 @@ def calibrate(
             ),
             CALIBRATED, space.name,
         )  # fmt: skip
-    profile = replace(profile, provenance={**profile.provenance, **record.header})
+    then = {"reference_ms": record.reference_ms, "reference_p90_ms": record.reference_p90_ms}
+    profile = replace(profile, provenance={**profile.provenance, **record.header, **then})
     write_profile(profile, target)
     return profile, target
+
+
+def _reference(space: Space) -> Arch:
+    return space.largest(space.resolutions[len(space.resolutions) // 2])
+
+
+def _turn(meter: Meter) -> int:
+    """Subnets that are measured before they are kept: as few as a reference takes."""
+    if isinstance(meter, Local):
+        return 1
+    return len(meter.meters) if isinstance(meter, Farm) else _TURN
 
 
 def _measured_at_rest(
@@ -171,6 +192,40 @@ def _measured_at_rest(
         f"the reference network took {then:.2f} ms, and now {now:.2f} ms (p90)",
         bench.name,
         "let the device rest and run the command again: what was measured is kept",
+    )
+
+
+def at_present_pace(
+    profile: Profile, bench: Bench, tell: Callable[[str], None] = lambda _: None
+) -> Profile:
+    """A calibrated profile for how fast its device runs now: its reference is measured once more.
+
+    In turns with the smallest subnet, for a network that runs alone finds the caches full of it.
+    A profile of another space, or one that does not tell its reference's latency, stays as it is.
+    """
+    space = bench.checkpoint.space
+    if space.name not in profile.valid.families or not profile.provenance.get("reference_ms"):
+        return profile
+    ((now, _),) = bench.measure_beside(_reference(space), [space.smallest()])
+    pace = now.median_ms / profile.provenance["reference_ms"]
+    tell(f"{bench.name} takes {pace:.2f} times as long as when it was calibrated")
+    return at_pace_of(profile, now)
+
+
+def at_pace_of(profile: Profile, reference: Measurement) -> Profile:
+    """A calibrated profile for when its reference network takes this long.
+
+    Whatever else runs on a machine, or warms a phone, changes the pace of all networks alike. Where
+    runs differ more than when it was calibrated its bounds are wider.
+    """
+    pace = reference.median_ms / profile.provenance["reference_ms"]
+    uneven = max(1.0, reference.p90_ms / profile.provenance["reference_p90_ms"] / pace)
+    low, high = profile.valid.ms
+    return replace(
+        profile,
+        coefficients={feature: pace * ms for feature, ms in profile.coefficients.items()},
+        bound={confidence: uneven * factor for confidence, factor in profile.bound.items()},
+        valid=replace(profile.valid, ms=(pace * low, pace * high)),
     )
 
 
@@ -222,7 +277,7 @@ def check(profile: Profile, bench: Bench) -> Holds:
     for _ in range(_TRIES):  # a device that is busy for a moment is no other device
         now = bench.measure([Arch.parse(text) for text in chosen])
         found = Holds(
-            tuple(chosen), tuple(record.rows[text].p90_ms for text in chosen),
+            tuple(chosen), tuple(record.at_rest_ms(text) for text in chosen),
             tuple(one.p90_ms for one in now), record.changed,
         )  # fmt: skip
         if found.holds:
@@ -283,7 +338,9 @@ class _Record:
                     f"the measurements there are of another {key}: {first.get(key)!r}, "
                     f"not {value!r}",
                     str(self.path),
-                    "take another name, or move the file away",
+                    "add --checkpoint: the supernet that it was calibrated with"
+                    if may and key == "checkpoint"
+                    else "take another name, or move the file away",
                 )
 
     @property
@@ -304,6 +361,11 @@ class _Record:
         if arch not in self.rows:
             return False
         return self.rows[arch].reference_p90_ms <= (1 + _DRIFT) * self.reference_p90_ms
+
+    def at_rest_ms(self, arch: str) -> float:
+        """A subnet's 90th percentile, at the pace at which the reference was measured mostly."""
+        row = self.rows[arch]
+        return row.p90_ms * self.reference_p90_ms / row.reference_p90_ms
 
     @classmethod
     def of(cls, name: str, like: str, bench: Bench, may_change: bool = False) -> _Record:

@@ -20,7 +20,7 @@ from ofa.space import Arch, Genotypes
 from specialize.accuracy import fit, percent
 from specialize.convert import converted
 from specialize.output import write
-from specialize.pipeline import Result, default_checkpoint, specialize
+from specialize.pipeline import Result, check_precision, default_checkpoint, specialize
 from specialize.pose import cost_tables, memory_of, pose
 from specialize.problem import Budget, Limit, Objective, Problem, budgets_of
 from specialize.search import exact
@@ -122,6 +122,7 @@ def specialize_fleet(
     if options.get("finetune"):
         raise UserError("one network is trained in one run", "--finetune", "run each on its own")
     texts = [budget] if isinstance(budget, str) else list(budget)
+    check_precision(options.get("precision", ""))
     budgets = budgets_of(texts, sram, flash)
     asked = [*texts, *(text for text in (sram, flash) if text is not None)]
     target = Path(output) if output is not None else Path("-".join([*names, *asked]))

@@ -32,7 +32,7 @@ from specialize.search import exact
 
 __all__ = ["Elsewhere", "Page", "collect", "fill", "render", "rows_of"]
 
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_FIRST = ord("@")  # a gene is the character so many after it; "<" and "&" are before
 
 
 class Costs(TypedDict):
@@ -191,7 +191,8 @@ def collect(
 
     accuracy: table of logits. profile: of the result's device. trace: as a search gives it.
     """
-    profiles = [profile, *(p for p in load_profiles() if _listed(p) and p.name != profile.name)]
+    others = (p for p in load_profiles() if _listed(p) and p.name != profile.name)
+    profiles = [profile, *(p.of_space(space.name) for p in others)]
     confidence = report.latency_ms.confidence
     priced = [_price(space, accuracy, one, confidence) for one in profiles]
     row = space.encode([Arch.parse(report.architecture)])
@@ -374,7 +375,7 @@ def _strips(report: Report) -> tuple[Strip, ...]:
         times.append(
             Interval(
                 name="Measured", value=m.median, low=m.median, high=m.p90,
-                note=f"median and 90th percentile of {m.runs} runs, {m.runtime}",
+                note=f"median and 90th percentile of {m.runs} {m.counted}, {m.runtime}",
             )
         )  # fmt: skip
     return (Strip("Top-1 accuracy", "%", shares), Strip("Latency", "ms", tuple(times), budget))
@@ -396,10 +397,10 @@ def _rounded(values: Sequence[float] | NDArray[np.float64], digits: int) -> list
 
 
 def _text(rows: Genotypes) -> str:
-    return "".join(_DIGITS[gene] for gene in rows.ravel())
+    return "".join(chr(_FIRST + gene) for gene in rows.ravel())
 
 
 def rows_of(text: str, space: Space) -> Genotypes:
     """(N, 1 + P) genotypes of ``Device.rows``."""
-    genes = np.array([_DIGITS.index(digit) for digit in text], np.int16)
+    genes = np.array([ord(letter) - _FIRST for letter in text], np.int16)
     return genes.reshape(-1, 1 + len(space.positions))

@@ -23,7 +23,7 @@ from devices.cost import Latency, predict, warnings_for
 from devices.measure import Measurement, measure
 from devices.memory import sram_bytes
 from devices.profile import Profile, get_profile
-from devices.reach import HOSTS, Compiler, Meter, reach, reachable, uncompiled
+from devices.reach import HOSTS, Compiler, Local, Meter, reach, reachable, uncompiled
 from devices.runtime import profile_for
 from ofa.checkpoint import Checkpoint, load_checkpoint
 from ofa.errors import UserError
@@ -37,7 +37,7 @@ from ofa.wilson import wilson
 from specialize import report as r
 from specialize.accuracy import AccuracyModel, fit, percent, rank
 from specialize.bench import Bench
-from specialize.calibration import profile_here
+from specialize.calibration import at_present_pace, profile_here
 from specialize.convert import converted
 from specialize.export.carray import ETHOS_U, c_sources, operators_of
 from specialize.export.onnx import onnx_model
@@ -151,8 +151,7 @@ def specialize(
     of processor, the same files; not so with finetune, whose time is the clock's.
     Raises UserError for what the caller can mend; then nothing is written.
     """
-    if precision not in ("", "float32", "int8"):
-        raise UserError(f"unknown precision {precision!r} (--precision)", fix="float32 or int8")
+    check_precision(precision)
     clock = _Clock()
     seconds = check_trainable(finetune, images) if finetune else 0.0
     objective = Objective(minimize, min_accuracy, tradeoff)
@@ -182,6 +181,8 @@ def specialize(
     profile, assumed = None, None
     if device not in HOSTS:
         profile, assumed = profile_for(device, runtime, assume_runtime, meter, precision)
+        if assumed and isinstance(meter, Local):
+            meter = None  # the file will not run as it would be measured here
         precision = precision or profile.precision
         budgets += memory_of(profile, budgets, tell)
     elif runtime:
@@ -211,6 +212,9 @@ def specialize(
         tell("measuring a spread of subnets on this machine")
         with clock("calibrate"):
             profile = profile_here(bench)
+    elif bench is not None:
+        with clock("calibrate"):
+            profile = at_present_pace(profile, bench, tell)
     profile = profile.of_space(source.space.name)
 
     costs = cost_tables(source.space, profile, source.labels, precision)
@@ -271,6 +275,7 @@ def specialize(
         if bench is not None:
             with clock("measure candidates"):
                 found = _keep_measured(bench, problem, found, find, seed, tell)
+            bound = max(bound, found.bound)  # unless measuring loosened it
         with clock("score"):
             archs = [source.space.decode(row) for row in found.genotypes]
             estimates = percent(model.table.price(found.genotypes))
@@ -325,7 +330,7 @@ def specialize(
             "model.onnx": onnx,
             "labels.txt": ("\n".join(source.labels) + "\n").encode(),
         }
-        if profile.kind == "microcontroller":
+        if profile.kind == "microcontroller" and precision == "int8":
             files |= _for_firmware(files["model.tflite"], name, source, winner.cut, profile, meter)
     with clock("verify"):
         pixels = scorer.pixels_of(test, winner.cut.arch.resolution)
@@ -350,8 +355,8 @@ def specialize(
     if bench is not None:
         with clock("measure winner"):
             on_device = _measured(bench.measure_files([files[f"model{bench.meter.suffix}"]])[0])
-        if device in HOSTS:
-            at_home[list(HOSTS).index(device)] = on_device
+        if isinstance(bench.meter, Local):
+            at_home[bench.meter.suffix == ".onnx"] = on_device
     document = r.Report(
         schema_=r.SCHEMA,
         command=command,
@@ -513,13 +518,14 @@ def _keep_measured(
         nearest = p90[holds].max() if len(holds) else p90.min()
         if len(holds) and limit < _ROOM * nearest:
             break
-        problem = problem.tightened("latency", 0.98 * limit / nearest)
+        tight = problem.tightened("latency", 0.98 * limit / nearest)
         try:
-            found = look(problem, seed + attempt + 1)
+            found = look(tight, seed + attempt + 1)
         except UserError:
-            if kept is None:
-                raise
+            if kept is None and not bench.deterministic:
+                continue  # what nothing can keep tells of a disturbed moment: the same once more
             break
+        problem = tight
         if kept is not None and found.values[0] <= kept.values[0]:
             break  # the room is of no use
     if kept is not None:
@@ -527,7 +533,7 @@ def _keep_measured(
     raise UserError(
         f"no subnet was measured within {budget:g} ms; the nearest: {p90.min():.2f} (p90)",
         f"--device {bench.name}",
-        "give a larger --budget, or repeat on an idle machine",
+        f"give a larger --budget{'' if bench.deterministic else ', or repeat on an idle machine'}",
     )
 
 
@@ -674,6 +680,12 @@ def _kept(
     )  # fmt: skip
 
 
+def check_precision(precision: str) -> None:
+    """Raise UserError where ``precision``, of the files, is none."""
+    if precision not in ("", "float32", "int8"):
+        raise UserError(f"unknown precision {precision!r} (--precision)", fix="float32 or int8")
+
+
 def default_checkpoint(device: str, tell: Callable[[str], None] = lambda _: None) -> str:
     """The shipped supernet for a device's class: small networks for microcontrollers."""
     if device in HOSTS or get_profile(device).kind != "microcontroller":
@@ -692,9 +704,9 @@ def _for_firmware(
     arena = sram_bytes(cut.layers, "int8", profile.engine or "cortex-m55")
     about = "TensorFlow Lite Micro with CMSIS-NN on a 32-bit processor, from the layers."
     if isinstance(meter, Compiler):
-        arena = meter.vela.compile(model).sram + _FOR_INTERPRETER
-        about = "What Vela plans, and 16 KiB for the interpreter: not checked on a device."
         file, model, operators = "model_vela.tflite", meter.vela.compiled(model), ETHOS_U
+        arena = meter.vela.arena(model) + _FOR_INTERPRETER
+        about = "What Vela plans, and 16 KiB for the interpreter: not checked on a device."
         files[file] = model
     return files | c_sources(
         name, file, model, cut.layers, cut.quantized, source.labels, source.preprocessing,
@@ -758,7 +770,9 @@ def _share(logits: Array, images: Images) -> r.ShareWithInterval:
 
 
 def _measured(m: Measurement) -> r.Measured:
-    return r.Measured(median=m.median_ms, p90=m.p90_ms, runs=m.runs, runtime=m.runtime)
+    return r.Measured(
+        median=m.median_ms, p90=m.p90_ms, runs=m.runs, counted=m.counted, runtime=m.runtime
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -107,6 +107,10 @@ class Measured(_Part):
     p90: float
     runs: int
     runtime: str
+    counted: Literal["runs", "repeats"] = _about(
+        "what `runs` counts: single ones, or repeats of which the device's program tells the mean",
+        default="runs",
+    )
 
 
 class Latency(_Part):
@@ -165,7 +169,7 @@ class Search(_Part):
     """How the subnet was found."""
 
     strategy: str = _about("of `ofa-specialize --strategy`")
-    evaluations: int = _about("architectures priced")
+    evaluations: int = _about("architectures priced, in the last search")
     seconds: float
     scored: int = _about("subnets scored on images to refine the accuracy model; --evaluations")
     accuracy_model: Ranking
@@ -260,7 +264,7 @@ def render(report: Report, folder: str) -> Grid:
         m = report.latency_ms.measured
         row(
             "measured",
-            f"{m.median:.2f} ms median, {m.p90:.2f} ms p90 of {m.runs} runs, {m.runtime}",
+            f"{m.median:.2f} ms median, {m.p90:.2f} ms p90 of {m.runs} {m.counted}, {m.runtime}",
         )
     row(
         "accuracy",

@@ -8,7 +8,7 @@ const LENGTH = 1 + space.choices.length;
 const $ = (id) => document.getElementById(id);
 const significant = (x, digits = 3) => String(Number(x.toPrecision(digits)));
 const column = (x) => (x >= 100 ? x.toFixed(0) : x.toPrecision(3)); // digits one below the other
-const genes = (text) => Array.from(text, (digit) => parseInt(digit, 36));
+const genes = (text) => Array.from(text, (letter) => letter.charCodeAt(0) - "@".charCodeAt(0));
 const price = (table, [r, ...choices]) =>
   choices.reduce((sum, c, p) => sum + (c && table.blocks[r][p][c - 1]), table.fixed[r]);
 

@@ -82,7 +82,7 @@ def test_a_profile_of_this_machine_is_of_what_was_installed(tmp_path: Path) -> N
         name="mine",
         hardware=replace(pixel.hardware, soc=processor_name()),
         runtime=replace(pixel.runtime, name=Litert().name, version=Litert().version),
-        provenance={**pixel.provenance, "source": MEASURED_HERE},
+        provenance={**pixel.provenance, "source": MEASURED_HERE, "like": "host"},
     )
     path = tmp_path / "mine.json"
     write_profile(mine, path)

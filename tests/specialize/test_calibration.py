@@ -71,10 +71,14 @@ def test_this_machine_is_calibrated_used_and_checked(
     used = run("ofa-specialize", "--device", "my-laptop", "--budget", "100ms", "--quiet")
     assert used.returncode == 0, used.stderr
     assert "profile my-laptop" in used.stdout
+    assert "measured" in used.stdout  # the device is at hand
 
     held = run("ofa-device", "check", "my-laptop")
     assert held.returncode in (0, 2), held.stderr
     assert held.stdout.count("ms then") == 3
+    other = command("ofa-device", "check", "my-laptop", cwd=tmp_path, XDG_CONFIG_HOME=tmp_path)
+    assert other.returncode == 2
+    assert "add --checkpoint: the supernet that it was calibrated with" in other.stderr
     header, *measured = map(json.loads, record.read_text().splitlines())
     for row in measured:
         row["measured"]["p90_ms"] /= 3
@@ -155,6 +159,8 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
     assert check(profile, Bench("mine", Stopwatch(1.0), checkpoint)).holds
     assert not check(profile, Bench("mine", Stopwatch(1.2, 1.2, 1.2), checkpoint)).holds
     assert check(profile, Bench("mine", Stopwatch(1.2, 1.0), checkpoint)).holds
+    paced, _ = calibrate("paced", Bench("paced", Stopwatch(1.0, 1.15), checkpoint), like, 10)
+    assert check(paced, Bench("paced", Stopwatch(1.0, 1.0, 1.0), checkpoint)).holds
     oiled = Stopwatch(1.0)
     oiled.software = "spring 2"
     found = check(profile, Bench("mine", oiled, checkpoint))

@@ -67,7 +67,7 @@ def test_every_front_is_exact(made: Result, source: Checkpoint) -> None:
         front = front_of(source, device["name"])
         assert device["ms"] == pytest.approx(front.cost, rel=5e-4)
         assert device["percent"] == pytest.approx(percent(front.value), rel=5e-4)
-        assert device["rows"] == "".join(f"{gene:x}" for gene in front.rows.ravel())
+        assert device["rows"] == "".join(chr(ord("@") + gene) for gene in front.rows.ravel())
         # The script's prices: what a resolution costs, and each block that there is.
         r, *choices = front.rows[-1]
         table = device["latency"]
