@@ -69,12 +69,13 @@ def check(name: str, model: Path) -> Checked:
         arena, runtime = used.total, f"tflite-micro {tflm.version}"
     else:
         qemu = Qemu()
+        # Counted last: what goes wrong without is told.
         runs = [
-            qemu.run(content, image, wanted.shape[1], count=not index)
+            qemu.run(content, image, wanted[0].size, count=index == _IMAGES - 1)
             for index, image in enumerate(images)
         ]
-        outputs = np.stack([run.output for run in runs])
-        arena, instructions = runs[0].arena, runs[0].instructions
+        outputs = np.stack([run.output for run in runs]).reshape(wanted.shape)
+        arena, instructions = runs[-1].arena, runs[-1].instructions
         runtime = f"{qemu.firmware} in {qemu.version}"
     apart = abs(outputs.astype(int) - wanted)
     differing, most = int((apart > 0).sum()), int(apart.max())

@@ -10,6 +10,9 @@ from ofa.errors import UserError
 __all__ = ["call"]
 
 
+_TIMED_OUT = 124  # what ``timeout`` there returns
+
+
 def call(
     command: list[str],
     timeout_s: float,
@@ -25,6 +28,10 @@ def call(
     reads on its standard input.
     Raises UserError where it is missing, hangs, or fails.
     """
+    hangs = UserError(
+        f"no answer in {timeout_s:g} s", where,
+        "is it awake, still connected, and not too slow for the model?",
+    )  # fmt: skip
     try:
         done = subprocess.run(
             command,
@@ -37,11 +44,9 @@ def call(
     except FileNotFoundError as error:
         raise UserError(f"{command[0]} is not installed", where, install) from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(
-            f"no answer in {timeout_s:g} s",
-            where,
-            "is it awake, still connected, and not too slow for the model?",
-        ) from error
+        raise hangs from error
+    if done.returncode == _TIMED_OUT:
+        raise hangs
     text = done.stdout.decode(errors="replace")
     if done.returncode == 0:
         return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from devices.backends.process import call
@@ -38,7 +39,8 @@ class Ssh:
 
     def run(self, command: str, timeout_s: float = 30.0) -> str:
         """See ``Shell``."""
-        return self._call(command, timeout_s)
+        # Whatever the user's own shell is there: zsh takes words and patterns otherwise.
+        return self._call(f"exec sh -c {shlex.quote(command)}", timeout_s)
 
     def push(self, source: Path, target: str) -> None:
         """See ``Shell``."""

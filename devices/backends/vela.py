@@ -117,6 +117,21 @@ class Vela:
         """The file that the accelerator's driver takes."""
         return self._compile(model)[1]
 
+    @staticmethod
+    def arena(compiled: bytes) -> int:
+        """Bytes that a compiled file's tensors take of the interpreter's arena.
+
+        ``Compiled.sram`` where the accelerator has no memory of its own. Where it has, those maps
+        that do not fit there, or as much as is used there, which is laid over them.
+        """
+        from ethosu.vela.tflite.Model import Model
+
+        graph = Model.GetRootAsModel(compiled, 0).Subgraphs(0)
+        tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
+        return max(
+            int(tensor.Shape(0)) for tensor in tensors if tensor.Name().startswith(b"scratch")
+        )
+
     def _compile(self, model: bytes) -> tuple[Compiled, bytes]:
         from ethosu.vela import vela
 

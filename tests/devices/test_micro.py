@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from devices.backends.qemu import Qemu
 from devices.backends.tflm import Tflm
 from devices.backends.vela import ACCELERATORS, Vela
 from ofa.errors import UserError
 from ofa.preprocessing import LITE0
+from ofa.spaces import get_space
 from specialize.export.tflite import tflite_model
 from tests.commands import command
 from tests.networks import int8_file, labels_of, network
@@ -49,6 +52,21 @@ def test_answers_are_those_of_the_reference_kernels(name: str, model: Path) -> N
         assert 0.5e5 < found["instructions"] < 1e7
     said = command("ofa-device", "measure", name, model)
     assert f"{found['arena']:,} bytes of arena" in said.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_an_arena_holds_all_that_the_compiler_puts_there(name: str) -> None:
+    """Of a network whose maps are larger than an accelerator's own memory too."""
+    need(name)
+    space = get_space("lite")
+    vela, file = Vela(name), int8_file(space, space.smallest(224))
+    found, compiled = vela.compile(file), vela.compiled(file)
+    graph = schema.Model.GetRootAs(compiled, 0).Subgraphs(0)
+    tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
+    sizes = {tensor.Name(): int(np.prod(tensor.ShapeAsNumpy())) for tensor in tensors}
+    assert vela.arena(compiled) == max(sizes[b"scratch"], sizes.get(b"scratch_fast", 0))
+    assert vela.arena(compiled) >= found.sram
 
 
 @pytest.mark.slow
