@@ -17,7 +17,7 @@ fix:
 	$(VENV)/bin/ruff format .
 
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast:
 	$(PYTHON) -m pytest -m 'not slow'

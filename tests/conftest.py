@@ -11,6 +11,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many processes of tests as cores: a thread that waits must not spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 settings.register_profile(
     "ci",
     derandomize=True,
@@ -20,6 +24,11 @@ settings.register_profile(
 )
 settings.register_profile("deep", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest first, so that processes which share the files end together."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
 
 
 def write_shapes(folder: Path, per_class: int, size: int = 40, seed: int = 0) -> Path:
