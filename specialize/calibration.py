@@ -162,7 +162,12 @@ def calibrate(
             ),
             CALIBRATED, space.name,
         )  # fmt: skip
-    then = {"reference_ms": record.reference_ms, "reference_p90_ms": record.reference_p90_ms}
+    medians = [row.reference_ms for row in record.rows.values()]
+    then = {
+        "reference_ms": record.reference_ms,
+        "reference_range_ms": [min(medians), max(medians)],
+        "reference_p90_ms": record.reference_p90_ms,
+    }
     profile = replace(profile, provenance={**profile.provenance, **record.header, **then})
     write_profile(profile, target)
     return profile, target
@@ -204,21 +209,24 @@ def at_present_pace(
     A profile of another space, or one that does not tell its reference's latency, stays as it is.
     """
     space = bench.checkpoint.space
-    if space.name not in profile.valid.families or not profile.provenance.get("reference_ms"):
+    if space.name not in profile.valid.families or "reference_range_ms" not in profile.provenance:
         return profile
     ((now, _),) = bench.measure_beside(_reference(space), [space.smallest()])
-    pace = now.median_ms / profile.provenance["reference_ms"]
-    tell(f"{bench.name} takes {pace:.2f} times as long as when it was calibrated")
+    ratio = now.median_ms / profile.provenance["reference_ms"]
+    tell(f"{bench.name} takes {ratio:.2f} times as long as when it was calibrated")
     return at_pace_of(profile, now)
 
 
 def at_pace_of(profile: Profile, reference: Measurement) -> Profile:
     """A calibrated profile for when its reference network takes this long.
 
-    Whatever else runs on a machine, or warms a phone, changes the pace of all networks alike. Where
-    runs differ more than when it was calibrated its bounds are wider.
+    Whatever else runs on a machine, or warms a phone, changes the pace of all networks alike. A
+    pace that the calibration has met comes and goes, and says nothing of the next seconds: only
+    beyond it latencies are scaled. Where runs differ more than then bounds are wider.
     """
-    pace = reference.median_ms / profile.provenance["reference_ms"]
+    least, most = profile.provenance["reference_range_ms"]
+    met = least <= reference.median_ms <= most
+    pace = 1.0 if met else reference.median_ms / profile.provenance["reference_ms"]
     uneven = max(1.0, reference.p90_ms / profile.provenance["reference_p90_ms"] / pace)
     low, high = profile.valid.ms
     return replace(

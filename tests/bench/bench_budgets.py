@@ -133,10 +133,13 @@ def error_rows(
         return [what, f"{100 * abs(predicted[others] / ms[others] - 1).mean():.1f}", ""]
 
     held = slow[others] <= profile.bound[0.9] * ours[others]
+    plainly = ours[others] / median[SAMPLES - 1 :]
     return [
         [*row(f"the calibrated profile ({SAMPLES} chosen subnets)", ours)[:2],
          f"{100 * held.mean():.0f}"],
-        ["the same at the pace of the moment: by the reference's run before each",
+        ["the same, of medians as they were, at whatever pace",
+         f"{100 * abs(plainly - 1).mean():.1f}", ""],
+        ["of these, at the pace of the moment: by the reference's run before each",
          f"{100 * abs(nearby - 1).mean():.1f}", f"{100 * kept.mean():.0f}"],
         row(f"the same, times {level / then:.3f}: the reference beside all / when calibrated",
             ours * level / then),

@@ -16,7 +16,7 @@ from ofa.errors import UserError
 from ofa.table import tabulate
 from specialize.accuracy import fit
 from specialize.bench import Bench
-from specialize.calibration import calibrate, check, subnets_to_measure
+from specialize.calibration import at_present_pace, calibrate, check, subnets_to_measure
 from specialize.problem import Budget, Limit, Problem
 from specialize.search import exact
 from tests.commands import command
@@ -161,6 +161,10 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
     assert check(profile, Bench("mine", Stopwatch(1.2, 1.0), checkpoint)).holds
     paced, _ = calibrate("paced", Bench("paced", Stopwatch(1.0, 1.15), checkpoint), like, 10)
     assert check(paced, Bench("paced", Stopwatch(1.0, 1.0, 1.0), checkpoint)).holds
+    for speed, pace in ((1.1, 1.0), (1.5, 1.5 / 1.075)):  # in the calibration: 1.0 and 1.15
+        now = at_present_pace(paced, Bench("paced", Stopwatch(speed), checkpoint))
+        assert now.coefficients["pw.macs"] == pytest.approx(pace * paced.coefficients["pw.macs"])
+        assert now.bound[0.9] >= paced.bound[0.9]
     oiled = Stopwatch(1.0)
     oiled.software = "spring 2"
     found = check(profile, Bench("mine", oiled, checkpoint))
