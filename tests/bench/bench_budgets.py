@@ -29,7 +29,7 @@ from ofa.layers import lower, macs
 from ofa.sampling import spread
 from specialize.accuracy import fit
 from specialize.bench import Bench
-from specialize.calibration import _Record, at_pace_of, at_present_pace, calibrate
+from specialize.calibration import at_pace_of, at_present_pace, calibrate
 from specialize.pipeline import _keep_measured
 from specialize.pose import cost_tables, pose
 from specialize.problem import Budget, Objective, Problem
@@ -51,8 +51,7 @@ def main() -> None:
             seconds = time.perf_counter() - began
             with patch("devices.calibrate._Library.beyond", lambda self, _: self):
                 plain, _ = calibrate("here", bench, None, SAMPLES)  # from the same measurements
-            then = _Record.of("here", name, bench).reference_ms
-        errors, apart = error_rows(bench, profile, plain, then)
+        errors, apart = error_rows(bench, profile, plain)
         header = ["predicted by", "error, %", "within the 0.9 bound, %"]
         text = (
             f"{SAMPLES} subnets measured in {seconds:.0f} s, and {OTHERS} others predicted. Error: "
@@ -86,16 +85,14 @@ def calibrated(bench: Bench) -> Profile:
     raise SystemExit("the machine is not idle")
 
 
-def error_rows(
-    bench: Bench, profile: Profile, plain: Profile, then: float
-) -> tuple[list[list[object]], float]:
+def error_rows(bench: Bench, profile: Profile, plain: Profile) -> tuple[list[list[object]], float]:
     """The profile and the plain alternatives on subnets that they were not fitted to.
 
-    plain: without a price for the weights beyond those of the lightest network. then: ms of the
-    reference in the calibration; how much slower the machine is now is an error of the profile, but
-    none of its prices, so one row is without it. The last row is of a second measurement:
-    both are noisy, so a perfect prediction would err by 1 / sqrt(2) of it. With the rows how far
-    the reference's runs were apart: 90th percentile / 10th.
+    plain: without a price for the weights beyond those of the lightest network. How much slower the
+    machine is than when it was calibrated is an error of the profile, but none of its prices, so
+    one row is without it. The last row is of a second measurement: both are noisy, so a perfect
+    prediction would err by 1 / sqrt(2) of it. With the rows how far the reference's runs were
+    apart: 90th percentile / 10th.
     """
     space, rng = bench.checkpoint.space, np.random.default_rng(1)
     archs = spread(space, SAMPLES + OTHERS, rng)
@@ -122,6 +119,7 @@ def error_rows(
     ours, alike = (
         np.array([predict(one, layers).point for layers in networks]) for one in (profile, plain)
     )
+    then = profile.provenance["reference_ms"]
     # As a specialization has it: by how long the reference took just before.
     paced = [at_pace_of(profile, beside) for beside, _ in pairs[:-1]]
     now = [predict(one, layers) for one, layers in zip(paced, networks[1:], strict=True)]

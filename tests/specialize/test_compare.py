@@ -145,7 +145,7 @@ def test_cells_say_why_they_are_empty(fleet: FleetResult, tiny: Path, tmp_path: 
 def test_other_kinds_of_results_have_a_page(fleet: FleetResult, tmp_path: Path) -> None:
     """Measured, without a budget, with one that is not kept, from another checkpoint."""
     pixel, pi = (result.report for result in fleet.results)
-    time = Measured(median=1.25, p90=3.5, runs=50, counted="runs", runtime="LiteRT")
+    time = Measured(median=1.25, p90=3.5, runs=50, runtime="LiteRT")
     latency = pi.latency_ms.model_copy(update={"measured": time})
     host = changed(pi, device_name="host", checkpoint_sha256="0" * 64)
     host = host.model_copy(update={"latency_ms": latency, "budgets": [], "objective": "least MACs"})
