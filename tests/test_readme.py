@@ -18,9 +18,9 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    """Code blocks of the README, but for the test command's (it is what runs this test)."""
-    text = re.sub(r"<!-- test command -->.*?\n```\n", "", README, flags=re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    """Code blocks of a page, but for the README's test command (it is what runs this test)."""
+    text = re.sub(r"<!-- test command -->.*?\n```\n", "", page, flags=re.DOTALL)
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
@@ -70,10 +70,7 @@ def test_the_other_commands_and_examples_run(installed: Path) -> None:
 def test_own_photos_become_a_model(photos: Path) -> None:
     """Every command of the page, on real photos of three classes; a moment in place of minutes."""
     page = (ROOT / "docs" / "own-images.md").read_text()
-    commands = [
-        line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-        for line in block.splitlines()
-    ]  # fmt: skip
+    commands = [line for block in blocks("sh", page) for line in block.splitlines()]
     assert len(commands) == 7
     short = {"ofa-train --data": "--hours 0.001 --subnets 4", "ofa-train evaluate": "--more 2"}
     for line in commands:
@@ -85,8 +82,15 @@ def test_own_photos_become_a_model(photos: Path) -> None:
             words += ["--finetune", "2s"]
         done = command(program, *words, cwd=photos.parent)
         assert done.returncode == 0, done.stderr
-    labels = (photos.parent / "pixel-20ms" / "labels.txt").read_text().split()
+    labels = (photos.parent / "my-photos-20ms" / "labels.txt").read_text().split()
     assert labels == ["ball", "church", "fish"]
+    in_the_app = blocks("python", page)[0]
+    (photos / "church" / "001.jpg").write_bytes(next((photos / "church").iterdir()).read_bytes())
+    answer = subprocess.run(
+        [sys.executable, "-c", in_the_app], cwd=photos.parent, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert answer.stdout.split() == ["church"]
     report = json.loads((photos.parent / "tuned" / "report.json").read_text())
     assert report["finetuned"]["steps"] >= 1
 
