@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices.calibrate import Sample, fit_profile, informative, write_profile
 from devices.measure import Measurement, relative
@@ -44,6 +45,7 @@ __all__ = [
     "calibrate",
     "check",
     "like_of",
+    "p90_at_most",
     "profile_here",
     "subnets_to_measure",
 ]
@@ -229,12 +231,29 @@ def at_pace_of(profile: Profile, reference: Measurement) -> Profile:
     pace = 1.0 if met else reference.median_ms / profile.provenance["reference_ms"]
     uneven = max(1.0, reference.p90_ms / profile.provenance["reference_p90_ms"] / pace)
     low, high = profile.valid.ms
+    then = {"reference_p90_ms": pace * profile.provenance["reference_p90_ms"]}
     return replace(
         profile,
+        provenance={**profile.provenance, **then},
         coefficients={feature: pace * ms for feature, ms in profile.coefficients.items()},
         bound={confidence: uneven * factor for confidence, factor in profile.bound.items()},
         valid=replace(profile.valid, ms=(pace * low, pace * high)),
     )
+
+
+def p90_at_most(bench: Bench, archs: Sequence[Arch], profile: Profile) -> NDArray[np.float64]:
+    """(N,) ms that the 90th percentile of each is at most, with a confidence of 95 %, measured now.
+
+    A moment that is faster than most proves nothing of the others: with a calibrated profile its
+    reference takes turns with them, and where that is faster than it mostly was all are scaled up.
+    """
+    then = profile.provenance.get("reference_p90_ms")
+    if then is None or bench.checkpoint.space.name not in profile.valid.families:
+        return np.array([one.p90_at_most_ms for one in bench.measure(archs)])
+    return np.array([
+        one.p90_at_most_ms * max(1.0, then / beside.p90_ms)
+        for beside, one in bench.measure_beside(_reference(bench.checkpoint.space), archs)
+    ])  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from ofa.wilson import wilson
 from specialize import report as r
 from specialize.accuracy import AccuracyModel, fit, percent, rank
 from specialize.bench import Bench
-from specialize.calibration import at_present_pace, profile_here
+from specialize.calibration import at_present_pace, p90_at_most, profile_here
 from specialize.convert import converted
 from specialize.export.carray import ETHOS_U, c_sources, operators_of
 from specialize.export.onnx import onnx_model
@@ -274,7 +274,7 @@ def specialize(
             bound = found.bound
         if bench is not None:
             with clock("measure candidates"):
-                found = _keep_measured(bench, problem, found, find, seed, tell)
+                found = _keep_measured(bench, profile, problem, found, find, seed, tell)
             bound = max(bound, found.bound)  # unless measuring loosened it
         with clock("score"):
             archs = [source.space.decode(row) for row in found.genotypes]
@@ -482,6 +482,7 @@ def _keep_fitting(
 
 def _keep_measured(
     bench: Bench,
+    profile: Profile,
     problem: Problem,
     found: SearchResult,
     look: Callable[[Problem, int], SearchResult],
@@ -507,7 +508,7 @@ def _keep_measured(
         for _ in range(times):
             holds = np.flatnonzero(p90 <= limit)
             if len(holds):
-                again = [m.p90_at_most_ms for m in bench.measure([archs[i] for i in holds])]
+                again = p90_at_most(bench, [archs[i] for i in holds], profile)
                 p90[holds] = np.maximum(p90[holds], again)
         holds = np.flatnonzero(p90 <= limit)
         tell(f"measured {len(archs)} candidates: {len(holds)} keep {budget:g} ms")

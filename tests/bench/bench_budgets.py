@@ -171,7 +171,7 @@ def budgets_kept(bench: Bench, profile: Profile) -> tuple[int, int, float]:
         sys.stdout.write(f"{budget}: measured {best.p90_ms:.3g} ms at the first try\n")
         first += best.p90_ms <= budget.limit
         try:
-            held = _keep_measured(bench, problem, found, look, 0, print)
+            held = _keep_measured(bench, paced, problem, found, look, 0, print)
         except UserError:
             continue
         (best,) = bench.measure([space.decode(held.genotypes[0])])

@@ -17,7 +17,13 @@ from ofa.errors import UserError
 from ofa.table import tabulate
 from specialize.accuracy import fit
 from specialize.bench import Bench
-from specialize.calibration import at_present_pace, calibrate, check, subnets_to_measure
+from specialize.calibration import (
+    at_present_pace,
+    calibrate,
+    check,
+    p90_at_most,
+    subnets_to_measure,
+)
 from specialize.problem import Budget, Limit, Problem
 from specialize.search import exact
 from tests.commands import command
@@ -166,6 +172,14 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
         now = at_present_pace(paced, Bench("paced", Stopwatch(speed), checkpoint))
         assert now.coefficients["pw.macs"] == pytest.approx(pace * paced.coefficients["pw.macs"])
         assert now.bound[0.9] >= paced.bound[0.9]
+        # A fast moment is none of this pace, a slow one is what was measured.
+        arch = checkpoint.space.largest()
+        fast, usual, slow = (
+            p90_at_most(Bench("paced", Stopwatch(part * pace), checkpoint), [arch], now)[0] / pace
+            for part in (0.5, 1.075, 2.0)
+        )
+        assert fast == pytest.approx(usual)
+        assert slow == pytest.approx(2 / 1.075 * usual)
     oiled = Stopwatch(1.0)
     oiled.software = "spring 2"
     found = check(profile, Bench("mine", oiled, checkpoint))

@@ -224,7 +224,7 @@ def test_the_limit_follows_what_is_measured(speeds: tuple[float, ...], ms: float
         return exact.search(problem, seed=seed)
 
     told: list[str] = []
-    found = _keep_measured(Watch(), problem, look(problem, 0), look, 0, told.append)
+    found = _keep_measured(Watch(), profile, problem, look(problem, 0), look, 0, told.append)
     taken = speeds[-1] * costs["latency"].price(found.genotypes)
     assert (taken <= budget.limit).all()
     assert taken.max() >= 0.85 * budget.limit
