@@ -162,6 +162,8 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
             raise UserError(f"class {strange[0]!r} is in one of {path} and {test} only", "--test")
     if tests is not None:
         tests, of_tests, bad = _decoded(tests)
+        if not len(tests):
+            raise UserError("no readable image to test on", str(test or path))
         skipped += bad
     classes = len(train.classes)
     rest, held = split(train, max(classes, min(held_out, len(train) // 5)), seed)

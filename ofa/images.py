@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,9 +61,11 @@ class Images:
     def image(self, index: int) -> Image.Image:
         """The decoded RGB picture. Raises OSError if it cannot be decoded."""
         try:
-            return _rgb(Image.open(io.BytesIO(self.bytes_of(index))))
+            picture = _rgb(Image.open(io.BytesIO(self.bytes_of(index))))
+            picture.load()
         except Exception as error:  # decoders raise whatever they stumble over
             raise OSError(f"{self.names[index]} cannot be decoded ({error})") from error
+        return picture
 
     def reduced(self, index: int, side: int) -> bytes:
         """The file's bytes; of a larger picture a JPEG whose shorter side is ``side``."""
@@ -121,12 +124,17 @@ class Images:
         found = self.digests()
         return self.named(found), [name for name in self.names if name not in found]
 
-    def digests(self) -> dict[str, bytes]:
-        """Of each image that decodes, by name: copies of one picture have the same."""
+    def digests(self, side: int | None = None) -> dict[str, bytes]:
+        """Of each image that decodes, by name: copies of one picture have the same.
+
+        side: larger pictures are taken as ``reduced`` to it, which is how a checkpoint keeps them.
+        """
 
         def digest(index: int) -> bytes | None:
             try:
                 picture = self.image(index)
+                if side is not None and min(picture.size) > side:
+                    picture = Image.open(io.BytesIO(self.reduced(index, side)))
             except OSError:
                 return None
             content = str(picture.size).encode() + picture.tobytes()
@@ -167,6 +175,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
 def open_images(path: Path, known: Sequence[str] = ()) -> dict[str, Images]:
     """The splits of a folder or zip: ``train`` and, where it has one, ``val``.
 
+    One folder around all of it, as a zip of a folder has, is passed over; links are followed.
     known: the classes, of which some may have no images there; without them they are what is found.
     Raises UserError where there is nothing to read, fewer than two classes, or a class not known.
     """
@@ -175,7 +184,13 @@ def open_images(path: Path, known: Sequence[str] = ()) -> dict[str, Images]:
             "no such folder or zip of images", str(path), "expected class/name.jpg in it"
         )
     if path.is_dir():
-        names = [p.relative_to(path).as_posix() for p in sorted(path.rglob("*")) if p.is_file()]
+
+        def refuse(error: OSError) -> None:
+            raise UserError(f"cannot be read ({error.strerror})", str(error.filename))
+
+        walked = os.walk(path, onerror=refuse, followlinks=True)
+        files = sorted(Path(folder, file) for folder, _, inside in walked for file in inside)
+        names = [file.relative_to(path).as_posix() for file in files]
 
         def read(name: str) -> bytes:
             return (path / name).read_bytes()
@@ -199,14 +214,23 @@ def open_images(path: Path, known: Sequence[str] = ()) -> dict[str, Images]:
         except (zipfile.BadZipFile, OSError) as error:
             raise UserError(f"not a zip of images ({error})", str(path)) from error
 
+    ways = {
+        name: parts
+        for name in names
+        if PurePosixPath(name).suffix.lower() in _SUFFIXES
+        and len(parts := PurePosixPath(name).parts) > 1
+        and not any(part.startswith((".", "__MACOSX")) for part in parts)
+    }
+    around = 0
+    while (
+        len({parts[around] for parts in ways.values()}) == 1
+        and all(len(parts) > around + 3 for parts in ways.values())
+        and not any(parts[around].lower() in _SPLITS for parts in ways.values())
+    ):
+        around += 1
     found: dict[str, list[tuple[str, str]]] = {}
-    for name in names:
-        parts = PurePosixPath(name).parts
-        if PurePosixPath(name).suffix.lower() not in _SUFFIXES or len(parts) < 2:
-            continue
-        if any(part.startswith((".", "__MACOSX")) for part in parts):
-            continue
-        top = _SPLITS.get(parts[0].lower()) if len(parts) > 2 else None
+    for name, parts in ways.items():
+        top = _SPLITS.get(parts[around].lower()) if len(parts) > around + 2 else None
         found.setdefault(top or "", []).append((parts[-2], name))
     groups = {"train": found[""]} if "train" not in found and "" in found else found
     if "train" not in groups:
@@ -272,7 +296,8 @@ def write_zip(path: Path, parts: Mapping[str, Images], side: int | None = None) 
         for prefix, images in parts.items():
             for index, path_there in enumerate(images.names):
                 folder = f"{prefix}{images.classes[images.labels[index]]}"
-                name = PurePosixPath(path_there).name
+                # A zip has names in UTF-8 only; those of a folder may be in anything.
+                name = PurePosixPath(path_there).name.encode("utf-8", "replace").decode()
                 entry = f"{folder}/{name}"
                 if entry in used:  # two folders of one class may each have a 1.jpg
                     entry = f"{folder}/{index}-{name}"

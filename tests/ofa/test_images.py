@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,7 @@ def test_large_pictures_are_reduced_in_a_zip_and_others_kept(tmp_path: Path) -> 
     images = open_images(tmp_path)["train"]
     write_zip(tmp_path / "i.zip", {"": images}, 64)
     again = open_images(tmp_path / "i.zip")["train"]
+    assert again.digests() == images.digests(64) != images.digests()
     assert again.bytes_of(0) == images.bytes_of(0)
     assert again.image(1).size == (64, 213)
     assert np.abs(again.pixels(24)[1] - images.pixels(24)[1].astype(int)).max() <= 2
@@ -73,8 +76,11 @@ def test_unreadable_files_are_named_and_stray_ones_ignored(
     (folder / "__MACOSX" / "rows").mkdir(parents=True)
     (folder / "__MACOSX" / "rows" / "000.png").write_bytes(whole)
     Image.new("LA", (9, 30)).save(folder / "rows" / "grey.png")
+    Image.effect_noise((90, 90), 50).convert("RGB").save(folder / "rows" / "half.jpg")
+    half = (folder / "rows" / "half.jpg").read_bytes()
+    (folder / "rows" / "half.jpg").write_bytes(half[: len(half) // 2])
     good, bad = open_images(folder)["train"].readable()
-    assert bad == ["ramp/001.png", "rows/000.png"]
+    assert bad == ["ramp/001.png", "rows/000.png", "rows/half.jpg"]
     assert len(good) == 5 * 60 - 2 + 1
     assert good.pixels(24).shape == (len(good), 24, 24, 3)
 
@@ -98,6 +104,39 @@ def test_pictures_of_one_class_may_share_a_name(tmp_path: Path) -> None:
     write_zip(tmp_path / "images.zip", {"train/": images})
     again = open_images(tmp_path / "images.zip")["train"]
     assert sorted(again.pixels(1).ravel()[::3]) == [10, 90, 200]
+
+
+def test_a_folder_around_it_and_links_change_nothing(shapes_folder: Path, tmp_path: Path) -> None:
+    """What ``zip -r photos.zip photos`` makes of train/ and val/, both of links to classes."""
+    for part in ("train", "val"):
+        (tmp_path / "photos" / part).mkdir(parents=True)
+        for name in ("rows", "ramp"):
+            (tmp_path / "photos" / part / name).symlink_to(shapes_folder / name)
+    with zipfile.ZipFile(tmp_path / "around.zip", "w") as archive:
+        for path in sorted((tmp_path / "photos").glob("*/*/*.png")):
+            archive.write(path, path.relative_to(tmp_path))
+    plain, around = open_images(tmp_path / "photos"), open_images(tmp_path / "around.zip")
+    for part in ("train", "val"):
+        assert plain[part].classes == around[part].classes == ("ramp", "rows")
+        assert len(plain[part]) == len(around[part]) == 120
+        assert (plain[part].labels == around[part].labels).all()
+
+
+def test_names_in_another_encoding_are_kept_as_they_can(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        write(tmp_path / "photos" / label / "1.png")
+    odd = os.fsdecode(os.fsencode(tmp_path / "photos" / "a") + b"/caf\xe9.png")
+    shutil.copyfile(tmp_path / "photos" / "a" / "1.png", odd)
+    write_zip(tmp_path / "i.zip", {"": open_images(tmp_path / "photos")["train"]})
+    assert open_images(tmp_path / "i.zip")["train"].names == ("a/1.png", "a/caf?.png", "b/1.png")
+
+
+def test_tests_that_cannot_be_read_are_refused(shapes_folder: Path, tmp_path: Path) -> None:
+    for name in ("checks", "circles", "columns", "ramp", "rows"):
+        (tmp_path / "tests" / name).mkdir(parents=True)
+        (tmp_path / "tests" / name / "1.jpg").write_text("version https://git-lfs.github.com")
+    with pytest.raises(UserError, match="no readable image to test on"):
+        splits_of(shapes_folder, tmp_path / "tests", 50, 0)
 
 
 def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:
