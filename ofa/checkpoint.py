@@ -40,6 +40,7 @@ __all__ = [
     "Checkpoint",
     "Evaluated",
     "find_checkpoint",
+    "largest_side",
     "load_checkpoint",
     "read_checkpoint",
     "write_checkpoint",
@@ -87,7 +88,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.path.name
+        return self.path.resolve().name
 
     def samples(self) -> tuple[Images, Images]:
         """Images to recalibrate with, and held-out images to choose by."""
@@ -102,6 +103,11 @@ class Checkpoint:
 
     def _images(self, file: str) -> dict[str, Images]:
         return open_images(self.path / file, self.classes)
+
+
+def largest_side(space: Space) -> int:
+    """Of a picture in a checkpoint's zips the shorter side at most; larger ones are reduced."""
+    return 2 * max(space.resolutions)
 
 
 def find_checkpoint(name: str) -> Path:

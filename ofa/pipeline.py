@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofa import ranks, train
-from ofa.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
+from ofa.checkpoint import Checkpoint, largest_side, load_checkpoint, write_checkpoint
 from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
 from ofa.errors import UserError
@@ -46,8 +46,8 @@ __all__ = ["Options", "Teller", "average", "convert", "evaluate_more", "train_su
 
 #: Held-out images, and test images, that go into the checkpoint: so many, within so many bytes.
 _SHIPPED, _SHIPPED_BYTES = 2000, 5_200_000
-#: But at least so many, however large; and none larger than so many times the space's resolution.
-_SHIPPED_AT_LEAST, _SHIPPED_SIDES = 200, 2
+#: But at least so many, however large.
+_SHIPPED_AT_LEAST = 200
 _HELD_OUT = 1500
 #: What a card keeps of the run that it continues.
 _HISTORY = (
@@ -227,7 +227,7 @@ def average(
         for name in last.tensors
     }
     card = {key: value for key, value in last.card.items() if key not in ("notes", "sha256")}
-    card |= {"name": output.name, "averaged": [len(_runs(source)) for source in sources]}
+    card |= {"name": output.resolve().name, "averaged": [len(_runs(source)) for source in sources]}
     archs = spread(last.space, subnets, np.random.default_rng(last.card["seed"]))
     folder.mkdir(parents=True, exist_ok=True)
     return _hand_over(output, last.space, splits, tensors, archs, card, last.preprocessing, say)
@@ -265,7 +265,7 @@ def _hand_over(
     if splits.test is not None:
         tested = Evaluator(recalibration, splits.test, preprocessing)
     card["reached"] = _reached(space, shared, tested, rows)
-    side = _SHIPPED_SIDES * max(space.resolutions)
+    side = largest_side(space)
     few = _shipped(splits.held_out, 2, side)
     with tempfile.TemporaryDirectory() as scratch:
         calibration, test = Path(scratch) / "calibration.zip", Path(scratch) / "test.zip"
@@ -283,7 +283,8 @@ def _hand_over(
             evaluated=rows,
             files={"calibration.zip": calibration, "test.zip": test},
         )
-    say(f"next: ofa-specialize --checkpoint {output} --device pixel --budget 20ms")
+    if len(rows) > 1:
+        say(f"next: ofa-specialize --checkpoint {output} --device pixel --budget 20ms")
     return output
 
 
@@ -326,7 +327,8 @@ def convert(
     _say_splits(splits, say)
     archs = spread(space, subnets, np.random.default_rng(0))
     card: dict[str, Any] = {
-        "name": output.name, "init": file.name, "published": None, "before": [], "seed": 0,
+        "name": output.resolve().name,
+        "init": file.name, "published": None, "before": [], "seed": 0,
         "data": {
             "source": data.name,
             "train_images": 0,
@@ -648,7 +650,7 @@ def _card(
     options: Options, run: train.Run, splits: Splits, recipe: Recipe, given: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        "name": options.output.name,
+        "name": options.output.resolve().name,
         **given,
         "data": {
             "source": Path(options.data).name,

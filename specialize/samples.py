@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.checkpoint import Checkpoint
+from ofa.checkpoint import Checkpoint, largest_side
 from ofa.errors import UserError
 from ofa.images import Images, open_images, split
 from ofa.weights import recalibration_images
 
 __all__ = ["samples"]
 
-#: Images that judge a network that is fine-tuned: at most these, and a fifth.
+#: Images to choose and to judge by, at most.
 _HELD_OUT = 1500
 
 
@@ -22,12 +22,23 @@ def samples(
 ) -> tuple[Images, Images, Images | None]:
     """Images to recalibrate with, to choose by and, if ``to_train``, to train on.
 
+    Of the user's own at most 1,500 are to choose by: their ``val``, unless the checkpoint has its
+    test images from it; else a fifth, which are those that the supernet was not trained on where it
+    was trained on these images. Those to recalibrate with are among the others. No picture that the
+    checkpoint tests on is used; none that is held out, here or by the checkpoint, is trained on.
     Raises UserError.
     """
     if images is None:
         return *source.samples(), None
-    own = {name: part.readable()[0] for name, part in open_images(Path(images)).items()}
-    train, where = own["train"], f"--images {images}"
+    where = f"--images {images}"
+    tests = set(source.test().digests().values())
+    digests: dict[str, bytes] = {}
+    own: dict[str, Images] = {}
+    for name, part in open_images(Path(images)).items():
+        found = part.digests(largest_side(source.space))
+        digests |= found
+        own[name] = part.named(found)
+    train, val = own["train"], own.get("val")
     if train.classes != source.classes:
         raise UserError(
             f"its classes are {', '.join(train.classes)}", where,
@@ -37,38 +48,24 @@ def samples(
         raise UserError(
             f"only {len(train)} readable images", where, "give at least two of each class"
         )
-    if to_train:
-        return _to_train(source, train, own.get("val"), where)
-    held_out, recalibration = split(train, min(256, len(train) // 2), 0)
-    return recalibration, held_out, None
-
-
-def _to_train(
-    source: Checkpoint, train: Images, val: Images | None, where: str
-) -> tuple[Images, Images, Images]:
-    """The same of images that a subnet is trained on; those to recalibrate with are among them.
-
-    Held out is ``val``; without it a fifth, which are those that the supernet was not trained on
-    where it was trained on these images. So too where the checkpoint has its test images from
-    ``val``. No picture that is tested on is among the images, and none that is held out, here or
-    by the checkpoint, among those to train on. Raises UserError.
-    """
-    digests = train.digests() | (val.digests() if val is not None else {})
-    tests = set(source.test().digests().values())
     if val is None or any(digests[name] in tests for name in val.names):
-        count = max(len(train.classes), min(_HELD_OUT, len(train) // 5))
+        asked = source.card.get("data", {}).get("asked_held_out", _HELD_OUT)
+        count = max(len(train.classes), min(_HELD_OUT, asked, len(train) // 5))
         train, val = split(train, count, source.card.get("seed", 0))
     held_out = val.named({name for name in val.names if digests[name] not in tests})
-    unseen = tests | set(source.samples()[1].digests().values())
-    unseen |= {digests[name] for name in held_out.names}
+    held_out = split(held_out, min(_HELD_OUT, len(held_out)), 1)[1]
+    unseen = tests | {digests[name] for name in held_out.names}
+    if to_train:
+        unseen |= set(source.samples()[1].digests().values())
     train = train.named({name for name in train.names if digests[name] not in unseen})
-    for part, purpose in ((train, "train on"), (held_out, "judge by")):
+    for part, purpose in ((train, "train on" if to_train else "recalibrate with"),
+                          (held_out, "judge by")):  # fmt: skip
         counts = np.bincount(part.labels, minlength=len(part.classes))
-        if not counts.all():
+        if not (counts.all() if to_train else counts.any()):
             raise UserError(
                 f"no image of class {part.classes[counts.argmin()]!r} is left to {purpose}",
                 where,
                 "give at least ten of each class, beside the checkpoint's own",
             )
-    count = min(recalibration_images(source.space), max(1, len(train) // 2))
-    return split(train, count, 1)[1], held_out, train
+    count = min(recalibration_images(source.space), max(1, len(train) // (2 if to_train else 1)))
+    return split(train, count, 1)[1], held_out, train if to_train else None
