@@ -13,6 +13,7 @@ import torch
 
 from ofa.checkpoint import Checkpoint
 from ofa.data import Splits
+from ofa.errors import UserError
 from ofa.images import Images
 from ofa.recipe import Phase, Recipe
 from ofa.space import Arch
@@ -36,7 +37,7 @@ _TELL_EVERY = 15  # seconds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """tensors: the shared ones, changed where the subnet uses them. epochs: passes over images."""
+    """tensors: the shared ones, good for this subnet only. epochs: passes over images."""
 
     tensors: dict[str, Array]
     steps: int
@@ -57,7 +58,8 @@ def train_alone(
     """Train ``arch`` from the weights of ``source`` for ``seconds``, at least one step.
 
     How many steps there are is corrected after each of them, by the time that they take: so the
-    learning rate is near zero when the time is up, on a machine with other work too.
+    learning rate is near zero when the time is up, on a machine with other work too. Raises
+    UserError where it collapses, or its state cannot be written.
     """
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +81,10 @@ def train_alone(
                 left = began + seconds - now
                 tell(f"step {progress.step}: loss {progress.loss:.3f}, {left:.0f} s left")
 
-        run.train(_MOST_STEPS, keep_time)
+        try:
+            run.train(_MOST_STEPS, keep_time)
+        except UserError as error:  # its advice is of a folder that stays
+            raise UserError(error.what, "--finetune", "leave it out: the subnet as cut") from error
         taken = time.monotonic() - began
     tensors = {name: value.detach().cpu().numpy() for name, value in run.weights.items()}
     return Trained(tensors, run.step, run.step * run.loader.batch / len(images), taken)

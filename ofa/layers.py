@@ -156,7 +156,7 @@ def lower(space: Space, arch: Arch) -> tuple[Layer, ...]:
         for b, block in enumerate(blocks):
             at, prefix, start, act = (s, b), f"s{s}.b{b}", layers[-1], stage.activation
             stride, width = (stage.stride if b == 0 else 1), shape[2]
-            middle = divisible(width * block.expand)
+            middle = width if block.expand == 1 else divisible(width * block.expand)
             if block.expand != 1:
                 emit(f"{prefix}.expand", "conv", middle, activation=act, block=at)
             emit(

@@ -36,13 +36,16 @@ class Sampler:
 def spread(space: Space, count: int, rng: np.random.Generator) -> list[Arch]:
     """``count`` different architectures to evaluate: the ends of each resolution, regular ones
     (one kernel, one expand ratio, each stage as much shorter), and random ones spread over MACs.
+
+    Of the ends, with the smallest and the largest of all, there are at most half of ``count``.
     """
-    archs = [f(r) for r in space.resolutions for f in (space.smallest, space.largest)]
+    ends = [f(r) for r in space.resolutions for f in (space.smallest, space.largest)]
+    places = np.linspace(0, len(ends) - 1, min(len(ends), max(2, count // 2)))
     kernels = sorted({k for stage in space.stages for k in stage.kernels})
     expands = sorted({e for stage in space.stages for e in stage.expands})
     deepest = max(stage.depths[-1] for stage in space.stages)
     sampler = Sampler(space)
-    chosen = dict.fromkeys(archs[:count])
+    chosen = dict.fromkeys(ends[int(place)] for place in places[:count])
     for _ in range(100 * count):
         if len(chosen) >= count:
             break
@@ -51,11 +54,11 @@ def spread(space: Space, count: int, rng: np.random.Generator) -> list[Arch]:
             part = space.restrict(kernels=rng.choice(kernels, 1), expands=rng.choice(expands, 1))
             shorter = int(rng.integers(deepest))
             full = part.largest(resolution)
-            stages = tuple(
-                blocks[: max(stage.depths[0], len(blocks) - shorter)]
-                for blocks, stage in zip(full.stages, part.stages, strict=True)
-            )
-            arch = Arch(resolution, stages)
+            stages = []
+            for blocks, stage in zip(full.stages, part.stages, strict=True):
+                fits = [depth for depth in stage.depths if depth <= len(blocks) - shorter]
+                stages.append(blocks[: max(fits, default=stage.depths[0])])
+            arch = Arch(resolution, tuple(stages))
         else:
             arch = sampler.draw(rng, resolution)
         chosen[arch] = None

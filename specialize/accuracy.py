@@ -26,6 +26,7 @@ from scipy.linalg import lu_factor, lu_solve
 from scipy.optimize import minimize
 
 from ofa.checkpoint import Evaluated
+from ofa.errors import UserError
 from ofa.sampling import one_hot
 from ofa.space import Genotypes, Space
 from ofa.table import Table, tabulate
@@ -142,7 +143,12 @@ class _Entries:
 
 
 def fit(space: Space, evaluated: Evaluated) -> AccuracyModel:
-    """The model of a checkpoint's evaluated subnets."""
+    """The model of a checkpoint's evaluated subnets. Raises UserError where it has but one."""
+    if len(evaluated.accuracy) < 2:
+        raise UserError(
+            "the checkpoint has one evaluated subnet: there is nothing to choose from",
+            "--checkpoint", "train a supernet, without --arch",
+        )  # fmt: skip
     entries, y, error = _Entries(space), logit(evaluated), _relative_error(evaluated)
     moments = _moments(one_hot(space, evaluated.genotypes), y, error)
     return _posterior(entries, moments, *_learn_prior(moments, entries.levels()))

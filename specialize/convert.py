@@ -29,8 +29,9 @@ def converted(
 ) -> Path:
     """The folder of a checkpoint of ``file`` (.pth), whose subnets are evaluated on ``images``.
 
-    It is kept in the user's cache, by the contents of both; what was begun there is gone on with.
-    Raises UserError, also where torch, which reads such files, is missing.
+    It is kept in the user's cache, by the contents of both and the names of the classes; what was
+    begun there is gone on with. Raises UserError, also where torch, which reads such files, is
+    missing.
     """
     if not space:
         raise UserError(
@@ -49,6 +50,7 @@ def converted(
 
     digest = hashlib.sha256()
     for part in open_images(Path(images)).values():
+        digest.update(repr((part.classes, part.labels.tolist())).encode())
         for index in range(len(part)):
             digest.update(hashlib.sha256(part.bytes_of(index)).digest())
     digest.update(file.read_bytes())

@@ -38,7 +38,7 @@ def stages(elastic: bool = True) -> st.SearchStrategy[Stage]:
 
     return st.builds(
         Stage,
-        width=st.sampled_from([8, 16, 24]),
+        width=st.sampled_from([8, 12, 24]),
         stride=st.sampled_from([1, 2]),
         depths=values([1, 2, 3]),
         kernels=values([3, 5, 7]),
@@ -51,7 +51,7 @@ def spaces() -> st.SearchStrategy[Space]:
     return st.builds(
         Space,
         name=st.just("random"),
-        stem=st.sampled_from([8, 16]),
+        stem=st.sampled_from([8, 12]),
         stages=st.lists(stages(), min_size=1, max_size=3).map(tuple),
         head=st.sampled_from([16, 32]),
         resolutions=st.sets(st.sampled_from([16, 24, 32, 40]), min_size=1, max_size=3).map(

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ofa import train
@@ -21,10 +23,11 @@ from ofa.images import split
 from ofa.layers import lower, macs
 from ofa.recipe import RECIPES, Phase, get_recipe
 from ofa.sampling import Sampler, spread
+from ofa.space import Space
 from ofa.spaces import get_space
 from ofa.train import SAVE_EVERY, plan_step
 from tests.ofa.tiny_run import RECIPE, tiny_run
-from tests.strategies import TINY
+from tests.strategies import TINY, spaces
 
 STEPS = 350
 
@@ -175,6 +178,15 @@ def test_subnets_are_spread_over_macs() -> None:
     sizes = np.log([macs(lower(space, arch)) for arch in archs])
     counts, _ = np.histogram(sizes, bins=5)
     assert counts.min() >= 10
+
+
+@given(spaces(), st.integers(4, 30))
+def test_few_subnets_are_of_the_space_and_hold_its_ends(space: Space, count: int) -> None:
+    archs = spread(space, count, np.random.default_rng(0))
+    for arch in archs:
+        space.check(arch)
+    assert {space.smallest(), space.largest()} <= set(archs)
+    assert len(archs) == len(set(archs)) <= count
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ofa.checkpoint import Evaluated
+from ofa.errors import UserError
 from ofa.spaces import get_space
 from ofa.table import tabulate
 from specialize.accuracy import fit, kendall_tau, logit, percent, rank
@@ -78,6 +79,12 @@ def test_evaluations_on_many_images_count_for_more() -> None:
         kendall_tau(fit(SPACE, seen).predict(fresh.genotypes)[0], truth) for seen in (data, equal)
     )
     assert weighted > unweighted + 0.02
+
+
+def test_one_subnet_is_no_choice() -> None:
+    """As in a checkpoint of ``ofa-train --arch``."""
+    with pytest.raises(UserError, match="one evaluated subnet"):
+        fit(SPACE, evaluated(1, 0)[0])
 
 
 def test_percent_is_a_percentage() -> None:
