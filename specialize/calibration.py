@@ -215,8 +215,13 @@ def at_present_pace(
         return profile
     ((now, _),) = bench.measure_beside(_reference(space), [space.smallest()])
     ratio = now.median_ms / profile.provenance["reference_ms"]
-    tell(f"{bench.name} takes {ratio:.2f} times as long as when it was calibrated")
-    return at_pace_of(profile, now)
+    paced = at_pace_of(profile, now)
+    wider = max(paced.bound.values()) / max(profile.bound.values())
+    tell(
+        f"{bench.name} takes {ratio:.2f} times as long as when it was calibrated"
+        + (f", and its runs differ more: bounds are {wider:.2f} times as wide" if wider > 1 else "")
+    )
+    return paced
 
 
 def at_pace_of(profile: Profile, reference: Measurement) -> Profile:

@@ -171,7 +171,7 @@ class Search(_Part):
     strategy: str = _about("of `ofa-specialize --strategy`")
     evaluations: int = _about("architectures priced, in the last search")
     seconds: float
-    scored: int = _about("subnets scored on images to refine the accuracy model; --evaluations")
+    scored: int = _about("new subnets scored on images to refine the accuracy model; --evaluations")
     accuracy_model: Ranking
     certificate: Certificate
     candidates: list[Candidate]
