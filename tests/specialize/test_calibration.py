@@ -43,7 +43,7 @@ def test_this_machine_is_calibrated_used_and_checked(
         return command(name, *words, "--checkpoint", tiny, cwd=tmp_path, XDG_CONFIG_HOME=tmp_path)
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.setattr("specialize.calibration._DRIFT", 100.0)  # it has other work
+    monkeypatch.setattr("specialize.calibration._DRIFT_HERE", 100.0)  # it has other work
     bench = Bench("host", here("host"), read_checkpoint(tiny))
     told: list[str] = []
     _, path = calibrate("my-laptop", bench, None, 10, tell=told.append)
@@ -172,14 +172,14 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
         now = at_present_pace(paced, Bench("paced", Stopwatch(speed), checkpoint))
         assert now.coefficients["pw.macs"] == pytest.approx(pace * paced.coefficients["pw.macs"])
         assert now.bound[0.9] >= paced.bound[0.9]
-        # A fast moment is none of this pace, a slow one is what was measured.
+        # A fast moment is taken for the slower of the two, a slow one for what was measured.
         arch = checkpoint.space.largest()
         fast, usual, slow = (
             p90_at_most(Bench("paced", Stopwatch(part * pace), checkpoint), [arch], now)[0] / pace
             for part in (0.5, 1.075, 2.0)
         )
         assert fast == pytest.approx(usual)
-        assert slow == pytest.approx(2 / 1.075 * usual)
+        assert slow == pytest.approx(2 / 1.15 * usual)
     oiled = Stopwatch(1.0)
     oiled.software = "spring 2"
     found = check(profile, Bench("mine", oiled, checkpoint))
