@@ -6,6 +6,7 @@ PYTHON = $(VENV)/bin/python
 install:
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -e '.[test]'
+	$(VENV)/bin/pip install --no-deps mlia-ethos-u==0.1.0
 
 check:
 	$(VENV)/bin/ruff check .

@@ -11,6 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+# A user's own devices are none of the tests' business.
+os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).parent / "no-configuration")
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many processes of tests as cores: a thread that waits must not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -21,6 +21,24 @@ TINY = Space(
     classes=5,
 )
 
+#: Like the reference's, small; sides even and odd.
+OTHER = Space(
+    name="other",
+    stem=8,
+    stages=(
+        Stage(8, 1, depths=(1,), kernels=(3,), expands=(1,), activation="relu"),
+        Stage(16, 2, (1, 2), (3, 5), (2, 4), activation="relu", squeeze=True),
+        Stage(24, 2, (1, 2, 3), (3, 5, 7), (2, 3), activation="hswish", squeeze=True),
+    ),
+    head=32,
+    resolutions=(24, 30, 37),
+    classes=5,
+    bn_eps=1e-5,
+    mix=48,
+    activation="hswish",
+    padding="symmetric",
+)
+
 
 @st.composite
 def archs(draw: st.DrawFn, space: Space = TINY) -> Arch:
@@ -47,8 +65,8 @@ def stages(elastic: bool = True) -> st.SearchStrategy[Stage]:
 
 
 def spaces() -> st.SearchStrategy[Space]:
-    """Small random spaces."""
-    return st.builds(
+    """Small random spaces, and one with all that the reference's have."""
+    return st.just(OTHER) | st.builds(
         Space,
         name=st.just("random"),
         stem=st.sampled_from([8, 12]),

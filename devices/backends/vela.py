@@ -86,7 +86,8 @@ class Vela:
             ) from error
         self.name = name
         self.accelerator = ACCELERATORS[name]
-        self._cache = user_cache_path("ofa-specializer") / f"vela-{self.version}" / name
+        modes = "-".join((name, self.accelerator.system, self.accelerator.memory))
+        self._cache = user_cache_path("ofa-specializer") / f"vela-{self.version}" / modes
 
     @staticmethod
     def installed() -> bool:

@@ -194,13 +194,15 @@ function drawFront() {
 function drawNetwork() {
   const { device, network: [r, ...choices] } = state;
   const table = device.latency;
-  const total = price(table, state.network);
-  const share = (ms) => `${((100 * ms) / total).toFixed(1)} %`;
+  // A cache that keeps what all networks have makes the rest of a profile less than nothing.
+  const fixed = Math.max(0, table.fixed[r]);
   const blocks = choices.map((c, p) => ({ stage: space.stages[p], ...space.choices[p][c - 1],
     ms: c && table.blocks[r][p][c - 1], side: space.sides[r][p] }));
   const sums = space.widths.map((_, s) =>
     blocks.reduce((sum, b) => sum + (b.stage === s ? b.ms : 0), 0));
-  const longest = Math.max(...sums, table.fixed[r]);
+  const total = sums.reduce((sum, ms) => sum + ms, fixed);
+  const share = (ms) => `${((100 * ms) / total).toFixed(1)} %`;
+  const longest = Math.max(...sums, fixed);
   const box = (ms, kind, title, ...lines) => {
     const made = element("div", { class: `block ${kind}`, title }, ...lines);
     made.style.width = `calc(${(100 * ms) / longest}% - 4px)`; // less the gap
@@ -225,10 +227,10 @@ function drawNetwork() {
     return stage(`Stage ${s}`, `${own[0].side} × ${own[0].side} × ${width}`, ...boxes);
   });
   const rest = "Stem, head, classifier";
-  rows.push([rest, "", "", column(table.fixed[r]), share(table.fixed[r])]);
+  rows.push([rest, "", "", column(fixed), share(fixed)]);
   drawn.push(stage(rest, "",
-    box(table.fixed[r], "rest", `${significant(table.fixed[r])} ms, ${share(table.fixed[r])} of the latency`,
-      element("span", {}, share(table.fixed[r])))));
+    box(fixed, "rest", `${significant(fixed)} ms, ${share(fixed)} of the latency`,
+      element("span", {}, share(fixed)))));
   $("network").replaceChildren(...drawn);
   fill("blocks", rows);
 

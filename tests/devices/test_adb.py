@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -35,10 +35,13 @@ Connect = Callable[..., Phone]
 @pytest.fixture(scope="module", autouse=True)
 def _server() -> Iterator[None]:
     """An adb server of our own, so that phones on the desk are left alone."""
-    os.environ["ANDROID_ADB_SERVER_PORT"] = "5039"
-    yield
-    subprocess.run(["adb", "kill-server"], check=False, capture_output=True)
-    del os.environ["ANDROID_ADB_SERVER_PORT"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ANDROID_ADB_SERVER_PORT", port)
+        yield
+        subprocess.run(["adb", "kill-server"], check=False, capture_output=True)
 
 
 @pytest.fixture

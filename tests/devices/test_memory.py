@@ -13,27 +13,20 @@ from hypothesis import strategies as st
 from devices.backends.qemu import Qemu
 from devices.backends.tflm import Tflm
 from devices.memory import ENGINES, arena_bytes, flash_table, live_bytes, sram_table
-from ofa.errors import UserError
 from ofa.layers import lower
 from ofa.preprocessing import LITE0
 from ofa.sampling import Sampler
-from ofa.space import Arch
+from ofa.space import Arch, Space
 from ofa.spaces import get_space
 from ofa.supernet import initial
 from ofa.weights import extract, fold
 from specialize.export.tflite import tflite_model
+from tests.commands import need
 from tests.networks import int8_file
-from tests.strategies import TINY, archs
+from tests.strategies import OTHER, TINY, archs
 
 LITE = get_space("lite")
 MCU = replace(get_space("mcu"), classes=10)
-
-
-def backend(kind: type) -> Tflm | Qemu:
-    try:
-        return kind()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 def subnets(count: int) -> Iterator[Arch]:
@@ -43,9 +36,9 @@ def subnets(count: int) -> Iterator[Arch]:
         yield sampler.draw(rng, MCU.resolutions[index % len(MCU.resolutions)])
 
 
-@given(archs(), st.sampled_from([{}, {"padding": "symmetric", "activation": "hswish"}]))
-def test_the_table_of_sram_is_the_peak_of_what_is_alive(arch: Arch, other: dict[str, str]) -> None:
-    space = replace(TINY, **other)
+@given(st.data(), st.sampled_from([TINY, OTHER]))
+def test_the_table_of_sram_is_the_peak_of_what_is_alive(data: st.DataObject, space: Space) -> None:
+    arch = data.draw(archs(space))
     peak = max(live_bytes(lower(space, arch)))
     assert sram_table(space).price(space.encode([arch]))[0] == peak
 
@@ -97,7 +90,8 @@ def test_the_table_of_an_arena_is_the_arena_but_for_gaps(arch: Arch, name: str) 
 @pytest.mark.slow
 def test_arenas_are_never_below_the_recorded_ones_and_hardly_above() -> None:
     """In tflite-micro's interpreter on this machine, for any number of classes."""
-    tflm = backend(Tflm)
+    need("tflm")
+    tflm = Tflm()
     for space, arch in [
         *((MCU, arch) for arch in subnets(10)),
         (replace(MCU, classes=2), MCU.smallest(32)),
@@ -112,7 +106,8 @@ def test_arenas_are_never_below_the_recorded_ones_and_hardly_above() -> None:
 
 @pytest.mark.slow
 def test_so_it_is_in_the_firmware_of_a_cortex_m55() -> None:
-    qemu = backend(Qemu)
+    need("cortex-m55")
+    qemu = Qemu()
     padded = replace(MCU, padding="symmetric")
     for space, arch in [*((MCU, arch) for arch in subnets(5)), (padded, padded.smallest(48))]:
         layers = lower(space, arch)

@@ -10,24 +10,16 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from devices.backends.qemu import Qemu
-from devices.backends.tflm import Tflm
 from devices.backends.vela import ACCELERATORS, Vela
 from ofa.errors import UserError
 from ofa.preprocessing import LITE0
 from ofa.spaces import get_space
 from specialize.export.tflite import tflite_model
-from tests.commands import command
+from tests.commands import command, need
 from tests.networks import int8_file, labels_of, network
 from tests.strategies import TINY
 
 ARCH = TINY.largest(32)
-
-
-def need(name: str) -> None:
-    try:
-        {"tflm": Tflm, "cortex-m55": Qemu}.get(name, lambda: Vela(name))()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -56,9 +48,12 @@ def test_answers_are_those_of_the_reference_kernels(name: str, model: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ACCELERATORS)
-def test_an_arena_holds_all_that_the_compiler_puts_there(name: str) -> None:
+def test_an_arena_holds_all_that_the_compiler_puts_there(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a network whose maps are larger than an accelerator's own memory too."""
     need(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     space = get_space("lite")
     vela, file = Vela(name), int8_file(space, space.smallest(224))
     found, compiled = vela.compile(file), vela.compiled(file)

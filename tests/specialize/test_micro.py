@@ -15,7 +15,7 @@ import pytest
 from devices.backends.litert import Litert
 from devices.backends.vela import Compiled, Vela
 from specialize import specialize
-from tests.commands import command
+from tests.commands import command, need
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 HERE = Path(__file__).parent
@@ -81,8 +81,7 @@ def test_the_example_of_the_docs_compiles_against_it(made: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_compiler_is_asked_of_each_candidate(tmp_path: Path) -> None:
-    if not Vela.installed():
-        pytest.skip("needs ethos-u-vela")
+    need("ethos-u55-128")
     folder = tmp_path / "out"
     done = command(
         "ofa-specialize", "--device", "ethos-u55-128", "--budget", "0.8ms", "--sram", "48kB",
@@ -105,8 +104,7 @@ def test_a_search_is_tightened_where_no_compiled_file_keeps_its_budget(
     shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here real weights take 4 % longer than those that candidates are compiled with."""
-    if not Vela.installed():
-        pytest.skip("needs ethos-u-vela")
+    need("ethos-u55-128")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     checkpoint, compiled = write_tiny_checkpoint(shapes_folder, tmp_path), Vela.compile
 

@@ -16,33 +16,16 @@ from devices.cost import features
 from ofa.evaluate import recalibrate
 from ofa.layers import INPUT, lower
 from ofa.preprocessing import IMAGENET
-from ofa.space import Arch, Space, Stage
+from ofa.space import Arch
 from ofa.supernet import Subnet, Supernet
 from ofa.weights import extract, fold, sort_channels
 from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
 from specialize.score import statistics_model
 from tests.networks import labels_of
-from tests.strategies import archs
+from tests.strategies import OTHER, archs
 from tests.tiny_checkpoint import random_tensors
 
-#: Like the reference's, small; sides even and odd.
-OTHER = Space(
-    name="other",
-    stem=8,
-    stages=(
-        Stage(8, 1, depths=(1,), kernels=(3,), expands=(1,), activation="relu"),
-        Stage(16, 2, (1, 2), (3, 5), (2, 4), activation="relu", squeeze=True),
-        Stage(24, 2, (1, 2, 3), (3, 5, 7), (2, 3), activation="hswish", squeeze=True),
-    ),
-    head=32,
-    resolutions=(24, 30, 37),
-    classes=5,
-    bn_eps=1e-5,
-    mix=48,
-    activation="hswish",
-    padding="symmetric",
-)
 TENSORS = random_tensors(OTHER)
 
 

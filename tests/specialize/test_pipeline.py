@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -406,25 +407,60 @@ def test_interrupted_leaves_no_half_file(line: str, tiny: Path, tmp_path: Path) 
     assert found in (set(), FILES)
 
 
-def test_help_says_every_flag() -> None:
+FLAGS = {
+    "ofa-specialize": "device budget sram flash minimize min-accuracy tradeoff strategy "
+    "evaluations checkpoint space output confidence candidates images finetune pareto serial ssh "
+    "benchmark precision runtime assume-runtime threads seed force json quiet version",
+    "ofa-train": "data output test space init teacher recipe hours epochs arch subnets held-out "
+    "threads seed resume quiet version",
+    "ofa-device": "version",
+    "ofa-device list": "json",
+    "ofa-device show": "json",
+    "ofa-device measure": "benchmark json quiet serial ssh",
+    "ofa-device calibrate": "benchmark checkpoint json like quiet samples serial ssh",
+    "ofa-device check": "benchmark checkpoint json quiet serial ssh",
+}
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_help_says_every_flag(name: str) -> None:
     """A new flag is a decision: it is made here."""
-    flags = {
-        "ofa-specialize": {
-            "--device", "--budget", "--checkpoint", "--output", "--confidence", "--candidates",
-            "--images", "--threads", "--seed", "--force", "--json", "--quiet", "--version",
-            "--help",
-        },
-        "ofa-train": {
-            "--data", "--output", "--test", "--space", "--init", "--recipe", "--hours", "--epochs",
-            "--arch", "--subnets", "--held-out", "--threads", "--seed", "--resume", "--quiet",
-            "--version", "--help",
-        },
-    }  # fmt: skip
-    for name, expected in flags.items():
-        text = command(name, "-h").stdout
-        found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text.partition("Options")[2]))
-        assert found - {"--install-completion", "--show-completion"} >= expected, name
+    text = command(*name.split(), "-h").stdout
+    found = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", text.partition("Options")[2]))
+    assert found - {"install-completion", "show-completion", "help"} == set(FLAGS[name].split())
+    if " " not in name:
         assert command(name, "--version").stdout.startswith(f"{name} ")
+
+
+@pytest.mark.slow
+def test_confidence_and_another_runtime_move_the_bound(tiny: Path, tmp_path: Path) -> None:
+    """The budget is asked of it, so a wider one gets a faster network."""
+    wanted = {"checkpoint": tiny, "candidates": 1, "threads": 1, "strategy": "exact"}
+    plain, sure, older = (
+        specialize("pixel4", "0.6ms", output=tmp_path / str(index), **wanted, **options).report
+        for index, options in enumerate(
+            ({}, {"confidence": 0.95}, {"runtime": "tflite 2.1", "assume_runtime": True})
+        )
+    )
+    bound = get_profile("pixel4").bound
+    factors = (bound[0.9], bound[0.95], 1.8 * bound[0.9])
+    for report, factor in zip((plain, sure, older), factors, strict=True):
+        assert report.latency_ms.bound == pytest.approx(factor * report.latency_ms.point)
+        assert report.latency_ms.bound <= 0.6
+    assert plain.latency_ms.point > older.latency_ms.point
+
+
+@pytest.mark.slow
+def test_a_folder_of_something_else_is_refused_unless_forced(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    refused = subprocess.run(
+        job(tiny, tmp_path / "out"), capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "name another, or add --force" in refused.stderr
+    subprocess.run([*job(tiny, tmp_path / "out"), "--force"], check=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"mine.txt"}
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -448,7 +484,7 @@ def test_the_report_is_valid_json_of_its_schema(made) -> None:
     folder, _ = made
     data = json.loads((folder / "report.json").read_text())
     assert data["schema"] == "ofa-report/1"
-    assert set(data) == set(json.loads(schema())["properties"])
+    jsonschema.validate(data, json.loads(schema()), cls=jsonschema.Draft202012Validator)
     assert np.isfinite(data["latency_ms"]["bound"])
 
 
