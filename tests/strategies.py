@@ -64,9 +64,9 @@ def stages(elastic: bool = True) -> st.SearchStrategy[Stage]:
     )
 
 
-def spaces() -> st.SearchStrategy[Space]:
-    """Small random spaces, and one with all that the reference's have."""
-    return st.just(OTHER) | st.builds(
+def spaces(other: bool = True) -> st.SearchStrategy[Space]:
+    """Small random spaces of relu6 and SAME padding, and ``other``: ``OTHER``."""
+    random = st.builds(
         Space,
         name=st.just("random"),
         stem=st.sampled_from([8, 12]),
@@ -77,3 +77,4 @@ def spaces() -> st.SearchStrategy[Space]:
         ),
         classes=st.integers(2, 10),
     )
+    return random | st.just(OTHER) if other else random

@@ -106,7 +106,7 @@ def test_padding_is_right_at_every_resolution(data: st.DataObject, resolution: i
     assert_one_network(space, data.draw(archs(space)))
 
 
-@given(st.data(), spaces())
+@given(st.data(), spaces(other=False))
 def test_both_files_compute_the_layer_list_of_any_space(data: st.DataObject, space: Space) -> None:
     assert_one_network(space, data.draw(archs(space)))
 
