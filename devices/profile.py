@@ -233,9 +233,9 @@ def parse_profile(text: str, where: str) -> Profile:
     errors = {way: doc.numbers(f"errors.{way}", low=-math.inf, holes=True) for way in ways}
     if not any("mape" in errors.get(way, {}) for way in _LEFT_OUT):
         raise doc.error("errors", f"has none of {', '.join(_LEFT_OUT)} with a 'mape'")
-    if "reference_range_ms" in doc.take("provenance", dict):  # of a calibration: its pace
+    if "reference_slow_ms" in doc.take("provenance", dict):  # of a calibration: its pace
         low, _ = doc.span("provenance.reference_range_ms")
-        pace = (doc.take(f"provenance.reference{p}_ms", float | int) for p in ("", "_p90"))
+        pace = (doc.take(f"provenance.reference{p}_ms", float | int) for p in ("", "_slow"))
         if min(low, *pace) <= 0:
             raise doc.error("provenance", "has a 'reference' latency that is not above 0")
     bound = doc.numbers("bound")

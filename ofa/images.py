@@ -71,12 +71,7 @@ class Images:
         """The file's bytes; of a larger picture a JPEG whose shorter side is ``side``."""
         if min(self.size(index)) <= side:
             return self.bytes_of(index)
-        picture = self.image(index)
-        scale = side / min(picture.size)
-        width, height = (max(side, round(scale * length)) for length in picture.size)
-        content = io.BytesIO()
-        picture.resize((width, height), Image.Resampling.BICUBIC).save(content, "JPEG", quality=95)
-        return content.getvalue()
+        return _reduced(self.image(index), side).getvalue()
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of the picture that ``image`` gives, from the file's header."""
@@ -134,7 +129,7 @@ class Images:
             try:
                 picture = self.image(index)
                 if side is not None and min(picture.size) > side:
-                    picture = Image.open(io.BytesIO(self.reduced(index, side)))
+                    picture = Image.open(_reduced(picture, side))
             except OSError:
                 return None
             content = str(picture.size).encode() + picture.tobytes()
@@ -143,6 +138,15 @@ class Images:
         with ThreadPoolExecutor() as pool:
             found = list(pool.map(digest, range(len(self))))
         return {name: value for name, value in zip(self.names, found, strict=True) if value}
+
+
+def _reduced(picture: Image.Image, side: int) -> io.BytesIO:
+    """A JPEG whose shorter side is ``side``."""
+    scale = side / min(picture.size)
+    width, height = (max(side, round(scale * length)) for length in picture.size)
+    content = io.BytesIO()
+    picture.resize((width, height), Image.Resampling.BICUBIC).save(content, "JPEG", quality=95)
+    return content
 
 
 def _orientation(picture: Image.Image) -> int:

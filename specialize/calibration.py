@@ -170,7 +170,7 @@ def calibrate(
     then = {
         "reference_ms": record.reference_ms,
         "reference_range_ms": [min(medians), max(medians)],
-        "reference_p90_ms": record.slow_ms,
+        "reference_slow_ms": record.slow_ms,
     }
     profile = replace(profile, provenance={**profile.provenance, **record.header, **then})
     write_profile(profile, target)
@@ -212,9 +212,9 @@ def at_present_pace(
     In turns with the smallest subnet, for a network that runs alone finds the caches full of it.
     A profile of another space, or one that does not tell its reference's latency, stays as it is.
     """
-    space = bench.checkpoint.space
-    if space.name not in profile.valid.families or "reference_range_ms" not in profile.provenance:
+    if not _tells_pace(profile, bench):
         return profile
+    space = bench.checkpoint.space
     ((now, _),) = bench.measure_beside(_reference(space), [space.smallest()])
     ratio = now.median_ms / profile.provenance["reference_ms"]
     paced = at_pace_of(profile, now)
@@ -236,9 +236,9 @@ def at_pace_of(profile: Profile, reference: Measurement) -> Profile:
     least, most = profile.provenance["reference_range_ms"]
     met = least <= reference.median_ms <= most
     pace = 1.0 if met else reference.median_ms / profile.provenance["reference_ms"]
-    uneven = max(1.0, reference.p90_ms / profile.provenance["reference_p90_ms"] / pace)
+    uneven = max(1.0, reference.p90_ms / profile.provenance["reference_slow_ms"] / pace)
     low, high = profile.valid.ms
-    then = {"reference_p90_ms": pace * profile.provenance["reference_p90_ms"]}
+    then = {"reference_slow_ms": pace * profile.provenance["reference_slow_ms"]}
     return replace(
         profile,
         provenance={**profile.provenance, **then},
@@ -255,13 +255,19 @@ def p90_at_most(bench: Bench, archs: Sequence[Arch], profile: Profile) -> NDArra
     with them, and where that is faster than nine of ten of its own 90th percentiles were in the
     calibration, all are scaled up to that.
     """
-    then = profile.provenance.get("reference_p90_ms")
-    if then is None or bench.checkpoint.space.name not in profile.valid.families:
+    if not _tells_pace(profile, bench):
         return np.array([one.p90_at_most_ms for one in bench.measure(archs)])
+    slow = profile.provenance["reference_slow_ms"]
     return np.array([
-        one.p90_at_most_ms * max(1.0, then / beside.p90_ms)
+        one.p90_at_most_ms * max(1.0, slow / beside.p90_ms)
         for beside, one in bench.measure_beside(_reference(bench.checkpoint.space), archs)
     ])  # fmt: skip
+
+
+def _tells_pace(profile: Profile, bench: Bench) -> bool:
+    """Whether it says how long its reference took, and that is a subnet of this checkpoint."""
+    told = "reference_slow_ms" in profile.provenance
+    return told and bench.checkpoint.space.name in profile.valid.families
 
 
 @dataclass(frozen=True, slots=True)

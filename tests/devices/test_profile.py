@@ -97,8 +97,14 @@ def test_a_runtime_is_not_named_twice() -> None:
         (lambda d: d["valid"].update(ms=[9, 1]), "'valid.ms' is [9, 1], not [lowest, highest]"),
         (lambda d: d.update(errors={}), "field 'errors' has none of"),
         (lambda d: d.update(notes="none"), "field 'notes' is 'none', not list"),
-        (lambda d: d["provenance"].update(reference_range_ms=[1]), "reference_range_ms' is [1]"),
-        (lambda d: d["provenance"].update(reference_range_ms=[1, 2]), "reference_ms' is missing"),
+        (
+            lambda d: d["provenance"].update(reference_slow_ms=2.0, reference_range_ms=[1]),
+            "reference_range_ms' is [1]",
+        ),
+        (
+            lambda d: d["provenance"].update(reference_slow_ms=2.0, reference_range_ms=[1, 2]),
+            "reference_ms' is missing",
+        ),
     ],
 )
 def test_a_wrong_profile_is_refused(change, complaint: str) -> None:

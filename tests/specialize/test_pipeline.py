@@ -484,6 +484,7 @@ def test_the_report_is_valid_json_of_its_schema(made) -> None:
     folder, _ = made
     data = json.loads((folder / "report.json").read_text())
     assert data["schema"] == "ofa-report/1"
+    assert set(data) == set(json.loads(schema())["properties"])
     jsonschema.validate(data, json.loads(schema()), cls=jsonschema.Draft202012Validator)
     assert np.isfinite(data["latency_ms"]["bound"])
 
