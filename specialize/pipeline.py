@@ -220,7 +220,8 @@ def specialize(
     costs = cost_tables(source.space, profile, source.labels, precision)
 
     def problem_of(accuracy: Table, objective: Objective = objective) -> Problem:
-        return pose(source.space, accuracy, costs, profile, budgets, objective, confidence)
+        posed = pose(source.space, accuracy, costs, profile, budgets, objective, confidence)
+        return posed if bench is None else posed.within_reach("latency")
 
     def arenas(archs: Sequence[Arch]) -> list[int]:
         """Bytes of memory while each runs, exactly."""
@@ -493,8 +494,8 @@ def _keep_measured(
 
     A compiler's answer is the same each time, so there one within the budget is enough. Within:
     what the 90th percentile is at most. Where none is, the limit is tightened by what the
-    fastest missed; where even the slowest leaves room it is loosened by that; and the search is
-    repeated.
+    fastest missed, down to the fastest that there are; where even the slowest leaves room it is
+    loosened by that; and the search is repeated.
     """
     budgets = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "latency"]
     if not budgets:
@@ -520,11 +521,13 @@ def _keep_measured(
         if len(holds) and limit < _ROOM * nearest:
             break
         tight = problem.tightened("latency", 0.98 * limit / nearest)
+        if not bench.deterministic:
+            tight = tight.within_reach("latency")
         try:
             found = look(tight, seed + attempt + 1)
         except UserError:
             if kept is None and not bench.deterministic:
-                continue  # what nothing can keep tells of a disturbed moment: the same once more
+                continue  # none can, which tells of a disturbed moment: the same once more
             break
         problem = tight
         if kept is not None and found.values[0] <= kept.values[0]:

@@ -66,6 +66,8 @@ REPORTED: dict[Quantity, tuple[str, float]] = {
 
 #: Float sums differ in their last bits: every comparison with a limit allows this.
 SLACK = 1e-9
+#: Up to this factor above the least latency a network is worth a measurement, whatever its bound.
+_LEAST = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,21 @@ class Problem:
             for limit in self.limits
         )
         return replace(self, limits=limits)
+
+    def within_reach(self, quantity: Quantity) -> Problem:
+        """The same for what will be measured: there no bound refuses the least, a point may.
+
+        The quantity may cost a tenth more than the least that is possible, as far as the budget
+        itself allows.
+        """
+
+        def widened(limit: Limit) -> Limit:
+            least, _ = minimum(self.space, limit.table)
+            if limit.budget.quantity != quantity or least > limit.budget.limit:
+                return limit
+            return replace(limit, most=max(limit.most, min(_LEAST * least, limit.budget.limit)))
+
+        return replace(self, limits=tuple(map(widened, self.limits)))
 
     @property
     def possible(self) -> bool:

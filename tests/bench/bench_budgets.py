@@ -166,6 +166,7 @@ def budgets_kept(bench: Bench, profile: Profile) -> tuple[int, int, float]:
         paced = at_present_pace(profile, bench)
         costs = cost_tables(space, paced, checkpoint.labels, "float32")
         problem = pose(space, accuracy, costs, paced, [budget], Objective(), 0.9)
+        problem = problem.within_reach("latency")
         try:
             found = look(problem, 0)
             (best,) = bench.measure([space.decode(found.genotypes[0])])
