@@ -191,7 +191,8 @@ def measure(
       ofa-device measure cortex-m55 stm32h7-100ms/model.tflite
     """
     from devices.micro import check
-    from devices.reach import Compiler, reach
+    from devices.reach import Compiler, Unfinished, reach
+    from ofa.console import stderr, stdout
     from ofa.errors import UserError
 
     for model in models:
@@ -216,8 +217,15 @@ def measure(
         raise UserError(f"{name} takes {meter.suffix} files", str(models[0]))
     if isinstance(meter, Compiler):
         _print_found(models, meter.compile(models), json)
-    else:
-        _print_found(models, meter.measure(models), json)
+        return
+    try:
+        measured = meter.measure(models)
+    except Unfinished as error:
+        console = stderr() if json else stdout()  # the error is the JSON then
+        for index, (one,) in sorted(error.found.items()):
+            console.print(f"{models[index]}: {one}", markup=False, highlight=False, soft_wrap=True)
+        raise
+    _print_found(models, measured, json)
 
 
 def _print_found(models: Sequence[Path], found: Sequence[_Found], json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "Compiler",
     "Farm",
     "Meter",
+    "Unfinished",
     "here",
     "host_of",
     "reach",
@@ -143,13 +144,21 @@ class Compiler:
         return found
 
 
+class Unfinished(UserError):
+    """A farm's error, with what was measured before it. found: index of a model -> its own."""
+
+    def __init__(self, error: UserError, found: Mapping[int, Sequence[Measurement]]) -> None:
+        super().__init__(error.what, error.where, error.fix)
+        self.found = found
+
+
 class Farm:
     """Several devices of one kind, which share the models among them.
 
     Where one is lost its models go to the others, and what was measured stays.
     """
 
-    def __init__(self, meters: Sequence[Meter], tell: Callable[[str], None]) -> None:
+    def __init__(self, meters: Sequence[Board], tell: Callable[[str], None]) -> None:
         self.meters, self.suffix, self.tell = meters, meters[0].suffix, tell
         self.runtime, self.threads = meters[0].runtime, meters[0].threads
 
@@ -187,32 +196,42 @@ class Farm:
         return [(first, one) for first, one in self._shared([[reference, m] for m in models])]
 
     def _shared(self, groups: Sequence[Sequence[Path]]) -> list[list[Measurement]]:
-        """Each group on one of the devices. Raises UserError where none is left."""
+        """Each group on one of the devices; one that fails once more.
+
+        Raises Unfinished where no device is left, or a group failed twice.
+        """
         found: dict[int, list[Measurement]] = {}
+        errors: list[list[UserError]] = [[] for _ in groups]
         alive = list(self.meters)
-        while len(found) < len(groups):
+        while wanted := [i for i in range(len(groups)) if i not in found and len(errors[i]) < 2]:
             left: SimpleQueue[int] = SimpleQueue()
-            for index in range(len(groups)):
-                if index not in found:
-                    left.put(index)
-            share = partial(_share, groups=groups, left=left, found=found)
+            for index in wanted:
+                left.put(index)
+            share = partial(_share, groups=groups, left=left, found=found, errors=errors)
             with ThreadPoolExecutor(len(alive)) as pool:
                 ends = list(pool.map(share, alive))
             alive = [meter for meter, end in zip(alive, ends, strict=True) if end is None]
             for error in filter(None, ends):
                 if not alive:
-                    raise error
+                    raise Unfinished(error, found)
                 self.tell(f"{error}; the others go on")
+        for index, twice in enumerate(errors):
+            if index not in found:
+                raise Unfinished(twice[-1], found)
         return [found[index] for index in range(len(groups))]
 
 
 def _share(
-    meter: Meter,
+    meter: Board,
     groups: Sequence[Sequence[Path]],
     left: SimpleQueue[int],
     found: dict[int, list[Measurement]],
+    errors: list[list[UserError]],
 ) -> UserError | None:
-    """Measure what is left, one after the other, into ``found``; the error that ends it early."""
+    """Measure what is left, one after the other, into ``found``; the error that lost the device.
+
+    Another error is of a group, and goes into ``errors``.
+    """
     while True:
         try:
             index = left.get_nowait()
@@ -221,7 +240,9 @@ def _share(
         try:
             found[index] = meter.measure(groups[index])
         except UserError as error:
-            return error
+            if not meter.answers:
+                return error
+            errors[index].append(error)
 
 
 def here(name: str) -> Local:

@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass, replace
 
 from devices.profile import CALIBRATED, Profile, get_profile, load_profiles
-from devices.reach import Meter, here, host_of
+from devices.reach import Local, Meter, here, host_of
 from ofa.errors import UserError
 
-__all__ = ["Use", "for_use", "parse_use", "profile_for"]
+__all__ = ["Use", "for_use", "parse_use", "profile_for", "runs_as_said"]
 
 _OTHER_SOFTWARE = 1.8
 _OTHER_DELEGATE = 6.7
@@ -45,17 +45,38 @@ def profile_for(
 
     runtime: as ``parse_use`` takes it. precision: of the file; the profile's own by default. Of a
     calibrated profile the software is known without being told: what ``meter`` runs, or what is
-    installed here.
+    installed here. Raises UserError, also where ``meter`` is of another device.
     """
     profile = get_profile(name)
     use = parse_use(runtime, precision or profile.precision)
-    source = profile.provenance.get("source")
+    source, device = profile.provenance.get("source"), profile.provenance.get("device")
+    if source == CALIBRATED and meter is not None and device not in (None, meter.device):
+        raise UserError(
+            f"{name!r} was calibrated on {device}; this is {meter.device}",
+            "--device",
+            "calibrate it under another name",
+        )
     if use.software is None and source == CALIBRATED and meter is not None:
         use = replace(use, software=f"{profile.runtime.name} {meter.software}")
     host = host_of(profile)
     if use.software is None and host is not None:
         use = replace(use, software=here(host).software)
     return for_use(profile, use, assume)
+
+
+def runs_as_said(runtime: str, meter: Meter) -> bool:
+    """Whether a meter runs files as ``runtime`` says, see ``parse_use``, as far as it says it.
+
+    Of a device's benchmark program only the name of the runtime is known, not its version.
+    """
+    use = parse_use(runtime)
+    words = (use.software or "").casefold().split()
+    if isinstance(meter, Local):
+        software = meter.software.casefold().split()[: len(words)] == words
+    else:
+        software = words[:1] in ([], [meter.runtime])
+    delegate = use.delegate is None or _DELEGATES[use.delegate] == "cpu"
+    return software and delegate and use.threads in (None, meter.threads)
 
 
 def parse_use(text: str, precision: str = "float32") -> Use:

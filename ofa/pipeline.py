@@ -39,7 +39,7 @@ from ofa.space import Arch, Space
 from ofa.spaces import get_space
 from ofa.supernet import initial
 from ofa.teacher import Teacher, taught
-from ofa.weights import Array, shapes
+from ofa.weights import Array, shapes, sort_channels
 from ofa.wilson import wilson
 
 __all__ = ["Options", "Teller", "average", "convert", "evaluate_more", "train_supernet"]
@@ -464,6 +464,8 @@ def _start(
         teacher = Teacher(space, network, recipe.teacher_resolution, splits.train)
         if tensors is None:
             tensors = {**network.tensors, **teacher.classifier}
+            if options.arch:  # trained alone, it shall begin with the channels that matter most too
+                tensors = sort_channels(space, tensors)
         elif fresh:  # its features are near the published ones, which this classifier is of
             tensors |= teacher.classifier
         elif recipe.moved_back:

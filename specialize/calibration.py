@@ -313,6 +313,8 @@ def check(profile: Profile, bench: Bench) -> Holds:
     Raises UserError where its measurements are not there, or of another device or checkpoint.
     """
     record = _Record.of(profile.name, like_of(profile), bench, may_change=True)
+    if not record.rows:
+        raise UserError("no measurement is in it", str(record.path), "calibrate it anew")
     by_ms = sorted(record.rows, key=lambda arch: record.rows[arch].p90_ms)
     chosen = [by_ms[i] for i in np.linspace(0, len(by_ms) - 1, _CHECKED).round().astype(int)]
     for _ in range(_TRIES):  # a device that is busy for a moment is no other device
@@ -356,13 +358,13 @@ class _Record:
         self.rows: dict[str, _Row] = {}
         if not path.is_file() or not path.stat().st_size:
             return
-        text = path.read_text(encoding="utf-8")
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # a kill came while the last line was written
-            path.write_text(whole, encoding="utf-8")
         try:
+            text = path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
             first, *rows = [json.loads(line) for line in whole.splitlines()]
             self._compare(first, may)
+            if whole != text:  # a kill came while the last line was written
+                path.write_text(whole, encoding="utf-8")
             for row in rows:
                 self.rows[row["arch"]] = _Row(
                     row["relative"], row["measured"]["p90_ms"],

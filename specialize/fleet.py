@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table as Grid
 
 from devices.profile import get_profile
-from devices.reach import HOSTS
+from devices.reach import HOSTS, host_of
 from devices.runtime import profile_for
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
@@ -104,7 +104,7 @@ def specialize_fleet(
 
     names = [name if name in HOSTS else get_profile(name).name for name in devices]
     for name in names:
-        if name in HOSTS:
+        if name in HOSTS or host_of(get_profile(name)) is not None:
             raise UserError(
                 "this machine is measured alone", f"--device {name}", "run it on its own"
             )

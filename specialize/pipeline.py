@@ -24,7 +24,7 @@ from devices.measure import Measurement, measure
 from devices.memory import sram_bytes
 from devices.profile import Profile, get_profile
 from devices.reach import HOSTS, Compiler, Local, Meter, reach, reachable, uncompiled
-from devices.runtime import profile_for
+from devices.runtime import profile_for, runs_as_said
 from ofa.checkpoint import Checkpoint, load_checkpoint
 from ofa.errors import UserError
 from ofa.images import Images
@@ -51,6 +51,7 @@ from specialize.page import collect, render
 from specialize.pose import check_reachable, cost_tables, demanding, memory_of, pose
 from specialize.problem import (
     REPORTED,
+    SLACK,
     Budget,
     Limit,
     Objective,
@@ -78,6 +79,9 @@ _TIGHTENINGS = 4
 _TIMES, _SURE = 3, 0.95
 #: What a measured latency may leave of that, as a factor, before the search uses it.
 _ROOM = 1.05
+#: Where the bound of no network keeps a budget, those are measured first whose latency is within
+#: this of the least.
+_NEAR_LEAST = 1.1
 #: Bytes of an arena beside what Vela plans for an Ethos-U.
 _FOR_INTERPRETER = 16 << 10
 
@@ -181,7 +185,13 @@ def specialize(
     profile, assumed = None, None
     if device not in HOSTS:
         profile, assumed = profile_for(device, runtime, assume_runtime, meter, precision)
-        if assumed and isinstance(meter, Local):
+        if meter is not None and not runs_as_said(runtime, meter):
+            if not isinstance(meter, Local):
+                raise UserError(
+                    f"it is measured with {meter.runtime}, {meter.threads} threads, on its CPU",
+                    f"--runtime {runtime!r}",
+                    "leave out --benchmark: then the profile alone tells",
+                )
             meter = None  # the file will not run as it would be measured here
         precision = precision or profile.precision
         budgets += memory_of(profile, budgets, tell)
@@ -221,7 +231,7 @@ def specialize(
 
     def problem_of(accuracy: Table, objective: Objective = objective) -> Problem:
         posed = pose(source.space, accuracy, costs, profile, budgets, objective, confidence)
-        return posed if bench is None else posed.within_reach("latency")
+        return posed if bench is None else posed.within_reach("latency", _NEAR_LEAST)
 
     def arenas(archs: Sequence[Arch]) -> list[int]:
         """Bytes of memory while each runs, exactly."""
@@ -352,10 +362,12 @@ def specialize(
         (sram_needed,) = arenas([winner.cut.arch])
     memory = r.Memory(sram_bytes=sram_needed, flash_bytes=len(files["model.tflite"]))
     latency = predict(profile, layers, confidence)
-    on_device = None
+    on_device, repeated = None, None
     if bench is not None:
         with clock("measure winner"):
-            on_device = _measured(bench.measure_files([files[f"model{bench.meter.suffix}"]])[0])
+            own = files[f"model{bench.meter.suffix}"]
+            last, repeated = _measured_last(bench, own, budgets, tell)
+            on_device = _measured(last)
         if isinstance(bench.meter, Local):
             at_home[bench.meter.suffix == ".onnx"] = on_device
     document = r.Report(
@@ -422,7 +434,7 @@ def specialize(
         files=[_file(path, data, precision) for path, data in files.items()],
         timings=clock.seconds(),
         warnings=[
-            *filter(None, [assumed]),
+            *filter(None, [assumed, repeated]),
             *([] if meter is not None else uncompiled(profile)),
             *warnings_for(profile, layers, latency.point),
         ],
@@ -503,6 +515,7 @@ def _keep_measured(
     budget = min(budgets)
     times, limit = (1, budget) if bench.deterministic else (_TIMES, _SURE * budget)
     kept: SearchResult | None = None
+    least = np.inf
     for attempt in range(2 * _TIGHTENINGS):  # a disturbed moment tightens too far: that is undone
         archs = [problem.space.decode(row) for row in found.genotypes]
         p90 = np.zeros(len(archs))
@@ -512,6 +525,7 @@ def _keep_measured(
                 again = p90_at_most(bench, [archs[i] for i in holds], profile)
                 p90[holds] = np.maximum(p90[holds], again)
         holds = np.flatnonzero(p90 <= limit)
+        least = min(least, p90.min())
         tell(f"measured {len(archs)} candidates: {len(holds)} keep {budget:g} ms")
         if len(holds):
             kept = replace(found, genotypes=found.genotypes[holds], values=found.values[holds])
@@ -522,7 +536,7 @@ def _keep_measured(
             break
         tight = problem.tightened("latency", 0.98 * limit / nearest)
         if not bench.deterministic:
-            tight = tight.within_reach("latency")
+            tight = tight.within_reach("latency", 1.0)
         try:
             found = look(tight, seed + attempt + 1)
         except UserError:
@@ -534,10 +548,35 @@ def _keep_measured(
             break  # the room is of no use
     if kept is not None:
         return kept
+    sure = "" if bench.deterministic else f", with {100 * (1 - _SURE):.0f} % to spare"
     raise UserError(
-        f"no subnet was measured within {budget:g} ms; the nearest: {p90.min():.2f} (p90)",
+        f"no subnet was measured within {budget:g} ms{sure}; the nearest: {least:.2f} (p90)",
         f"--device {bench.name}",
         f"give a larger --budget{'' if bench.deterministic else ', or repeat on an idle machine'}",
+    )
+
+
+def _measured_last(
+    bench: Bench, file: bytes, budgets: Sequence[Budget], tell: Callable[[str], None]
+) -> tuple[Measurement, str | None]:
+    """The chosen network's own file, within the latency budget, and what to say of more tries.
+
+    A moment that others disturb is measured again; where each try misses the budget it is refused.
+    """
+    most = min((one.limit for one in budgets if one.quantity == "latency"), default=np.inf)
+    missed: list[float] = []
+    for _ in range(1 if bench.deterministic else _TIMES):
+        (found,) = bench.measure_files([file])
+        if found.p90_ms <= most * (1 + SLACK):
+            told = ", ".join(f"{ms:.4g}" for ms in missed)
+            return found, f"measured again, after {told} ms (p90) in other tries" if told else None
+        missed.append(found.p90_ms)
+        tell(f"the chosen network took {found.p90_ms:.4g} ms (p90), the budget is {most:g}")
+    raise UserError(
+        f"the chosen network kept {most:g} ms before, and no longer; the nearest: "
+        f"{min(missed):.4g} (p90)",
+        f"--device {bench.name}",
+        "repeat on an idle machine, or give a larger --budget",
     )
 
 
@@ -680,7 +719,7 @@ def _kept(
         value, bound, confidence = latency.point, latency.bound, latency.confidence
     return r.BudgetKept(
         quantity=limit.budget.quantity, limit=most / size, unit=unit, value=value / size,
-        bound=bound / size, confidence=confidence, kept=bound <= most * (1 + 1e-9),
+        bound=bound / size, confidence=confidence, kept=bound <= most * (1 + SLACK),
     )  # fmt: skip
 
 

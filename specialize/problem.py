@@ -66,8 +66,6 @@ REPORTED: dict[Quantity, tuple[str, float]] = {
 
 #: Float sums differ in their last bits: every comparison with a limit allows this.
 SLACK = 1e-9
-#: Up to this factor above the least latency a network is worth a measurement, whatever its bound.
-_LEAST = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,18 +299,20 @@ class Problem:
         )
         return replace(self, limits=limits)
 
-    def within_reach(self, quantity: Quantity) -> Problem:
-        """The same for what will be measured: there no bound refuses the least, a point may.
+    def within_reach(self, quantity: Quantity, room: float) -> Problem:
+        """The same for what will be measured: there no bound refuses all, a point may.
 
-        The quantity may cost a tenth more than the least that is possible, as far as the budget
-        itself allows.
+        Where a limit is below the least that is possible, and the budget itself is not, it becomes
+        ``room`` times that least, as far as the budget allows.
         """
 
         def widened(limit: Limit) -> Limit:
-            least, _ = minimum(self.space, limit.table)
-            if limit.budget.quantity != quantity or least > limit.budget.limit:
+            if limit.budget.quantity != quantity:
                 return limit
-            return replace(limit, most=max(limit.most, min(_LEAST * least, limit.budget.limit)))
+            least, _ = minimum(self.space, limit.table)
+            if not limit.most < least <= limit.budget.limit:
+                return limit
+            return replace(limit, most=min(room * least, limit.budget.limit))
 
         return replace(self, limits=tuple(map(widened, self.limits)))
 

@@ -103,6 +103,15 @@ class Board:
         text = self.shell.run(f"echo {_MARK}; {command}").partition(_MARK)[2]
         return ", ".join(filter(None, map(str.strip, text.splitlines())))
 
+    @property
+    def answers(self) -> bool:
+        """Whether it is still there: an error that it told is of a model then."""
+        try:
+            self.shell.run("true")
+        except UserError:
+            return False
+        return True
+
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """Latency of each model, run in turns. Raises UserError."""
         with self._folder() as folder:

@@ -20,6 +20,7 @@ from pathlib import Path
 _HEADER = struct.Struct("<4s5I")
 _VERSION, _MOST = 0x01000001, 256 * 1024
 _BANNER = b"device::ro.product.model=Test;features=shell_v2,cmd"
+_TOKEN, _PUBLIC_KEY = 1, 3  # kinds of AUTH
 
 BENCHMARK = f"""#!{sys.executable}
 import os, sys
@@ -50,6 +51,7 @@ class Phone:
 
     folder: its files. cores: CPU -> highest frequency in kHz. before: called with each command
     before it runs; what it returns, if anything, is the command's (output, exit code) instead.
+    trusts: whether it accepts this computer's key, or waits for somebody to allow it.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Phone:
         folder: Path,
         cores: dict[int, int],
         before: Callable[[str], tuple[bytes, int] | None] = lambda _: None,
+        trusts: bool = True,
     ) -> None:
+        self.trusts = trusts
         self.tmp, self.sys = folder / "tmp", folder / "sys"
         self.tmp.mkdir(parents=True)
         for cpu, khz in cores.items():
@@ -98,13 +102,10 @@ class Phone:
                 header = await reader.readexactly(_HEADER.size)
                 command, theirs, _, length, _, _ = _HEADER.unpack(header)
                 data = await reader.readexactly(length)
-                if command == b"CNXN":
-                    send(
-                        b"CNXN",
-                        _VERSION,
-                        _MOST,
-                        b"device::ro.product.model=Test;features=shell_v2,cmd",
-                    )
+                if command == b"CNXN" and self.trusts:
+                    send(b"CNXN", _VERSION, _MOST, _BANNER)
+                elif command == b"CNXN" or (command == b"AUTH" and theirs != _PUBLIC_KEY):
+                    send(b"AUTH", _TOKEN, 0, 20 * b"?")
                 elif command == b"OPEN":
                     streams[theirs] = asyncio.Queue()
                     stream = _Stream(theirs, streams[theirs], send)

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +52,8 @@ def connect(tmp_path: Path) -> Iterator[Connect]:
     def plug_in(**options) -> Phone:
         phone = Phone(tmp_path / f"phone{len(phones)}", BIG_LITTLE, **options)
         phones.append(phone)
-        subprocess.run(["adb", "connect", phone.serial], check=True, capture_output=True)
+        trusted = options.get("trusts", True)
+        subprocess.run(["adb", "connect", phone.serial], check=trusted, capture_output=True)
         return phone
 
     yield plug_in
@@ -121,7 +123,13 @@ def test_a_farm_shares_the_models_and_outlives_a_phone(
 ) -> None:
     tool, small, large = files
     good = connect()
-    bad = connect(before=lambda c: (b"error: device offline", 1) if "--graph" in c else None)
+    bad = connect(before=lambda c: unplugged() if "--graph" in c else None)
+
+    def unplugged() -> None:
+        """Its connection breaks while a model runs."""
+        threading.Thread(target=bad.unplug).start()
+        time.sleep(0.5)
+
     told: list[str] = []
     meter = reach("pixel4", serials=[good.serial, bad.serial], benchmark=tool, tell=told.append)
     assert isinstance(meter, Farm)
@@ -131,7 +139,31 @@ def test_a_farm_shares_the_models_and_outlives_a_phone(
     assert [(first.median_ms, one.median_ms) for first, one in beside] == [
         (found[0].median_ms, found[1].median_ms), (found[0].median_ms, found[0].median_ms),
     ]  # fmt: skip
-    assert any("offline" in text and "the others go on" in text for text in told)
+    assert any(bad.serial in text and "the others go on" in text for text in told)
+
+
+@pytest.mark.slow
+def test_what_a_farm_measured_stays_where_a_model_is_broken(
+    connect: Connect, files: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """It is no fault of a phone: both go on, and what they measured is printed."""
+    tool, small, large = files
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"not a model")
+    phones = [word for _ in range(2) for word in ("--serial", connect().serial)]
+    words = ("measure", "pixel4", broken, small, large, "--benchmark", tool, *phones)
+    done = command("ofa-device", *words)
+    assert done.returncode == 2
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [str(small), str(large)]
+    assert "Failed to load model" in done.stderr.splitlines()[-1]
+    assert "the others go on" not in done.stderr
+
+
+def test_a_phone_that_does_not_trust_is_named(connect: Connect) -> None:
+    phone = connect(trusts=False)
+    with pytest.raises(UserError, match="does not trust this computer") as caught:
+        find_phones([phone.serial])
+    assert "allow USB debugging" in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from devices.backends.litert import Litert
 from devices.calibrate import write_profile
 from devices.profile import MEASURED_HERE, get_profile, load_profiles
-from devices.runtime import Use, for_use, parse_use, profile_for
+from devices.reach import here
+from devices.runtime import Use, for_use, parse_use, profile_for, runs_as_said
 from ofa.errors import UserError
 from ofa.machine import processor_name
 
@@ -91,3 +92,19 @@ def test_a_profile_of_this_machine_is_of_what_was_installed(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"is of .* 0\.1, not "):
         profile_for(str(path), "", assume=False)
     assert "--assume-runtime" in (profile_for(str(path), "", assume=True)[1] or "")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "runs"),
+    [
+        ("", True),
+        ("xnnpack, 1 thread", True),
+        (f"{Litert().name} {Litert().version}", True),
+        ("litert 0.1", False),
+        ("onnxruntime", False),
+        ("4 threads", False),
+        ("gpu", False),
+    ],
+)
+def test_what_is_measured_is_what_will_run(runtime: str, runs: bool) -> None:
+    assert runs_as_said(runtime, here("host")) == runs

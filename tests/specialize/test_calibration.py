@@ -12,6 +12,7 @@ import pytest
 from devices.measure import Measurement
 from devices.profile import get_profile
 from devices.reach import here
+from devices.runtime import profile_for
 from ofa.checkpoint import find_checkpoint, read_checkpoint
 from ofa.errors import UserError
 from ofa.table import tabulate
@@ -192,6 +193,9 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
     other.device = "another watch"
     with pytest.raises(UserError, match="of another device: 'stopwatch', not 'another watch'"):
         calibrate("mine", Bench("mine", other, checkpoint), like, 11)
+    with pytest.raises(UserError, match="calibrated on stopwatch; this is another watch"):
+        profile_for(str(path), "", assume=False, meter=other)
+    assert profile_for(str(path), "", assume=False, meter=Stopwatch(1.0))[1] is None
     with pytest.raises(UserError, match="of another like: 'pixel4', not 'note10'"):
         calibrate("mine", Bench("mine", Stopwatch(1.0), checkpoint), get_profile("note10"), 11)
     assert path.read_bytes() == before
@@ -201,9 +205,14 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
         calibrate("few", bench, like, 8)
     (config / "unwritten.measured.jsonl").touch()  # as a full disk leaves it
     calibrate("unwritten", Bench("unwritten", Stopwatch(1.0, 1.0), checkpoint), like, 10)
-    (config / "mine.measured.jsonl").write_text("{}\nnonsense\n")
-    with pytest.raises(UserError, match="not a file of measurements"):
-        calibrate("mine", bench, like, 10)
+    for content in (b"{}\nnonsense\n", b"\xff\xfe\n"):
+        (config / "mine.measured.jsonl").write_bytes(content)
+        with pytest.raises(UserError, match="not a file of measurements"):
+            calibrate("mine", bench, like, 10)
+        assert (config / "mine.measured.jsonl").read_bytes() == content
+    (config / "mine.measured.jsonl").write_bytes(b"")
+    with pytest.raises(UserError, match="no measurement is in it"):
+        check(profile, bench)
 
 
 @pytest.mark.slow
