@@ -141,6 +141,13 @@ def warnings_for(profile: Profile, layers: Sequence[Layer], point_ms: float) -> 
             f"the profile's networks took {low:g} to {high:g} ms; "
             f"this one, at {point_ms:.3g} ms, is outside"
         )
+    price = profile.coefficients
+    unmeasured = price["dw.k3"] == price["dw.k5"] == price["dw.k7"]
+    if unmeasured and any(one.op == "depthwise" and one.kernel > 3 for one in layers):
+        found.append(
+            "larger depthwise kernels than 3x3 were not measured there: they are priced by their "
+            "MACs, which no bound covers"
+        )
     if profile.grade in "CD":
         networks = profile.provenance.get("networks", "few")
         found.append(f"grade {profile.grade}: the profile rests on {networks} networks")

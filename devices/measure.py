@@ -26,7 +26,7 @@ class Measurement:
     first_ms: the very first run, which packs weights and touches memory. warmup: runs between
     that one and the timed ones. raw_ms: every timed run, in order, of so many equally long turns;
     or the mean of each repeat, where a program on another device tells only that, and told_p90_ms
-    is what it tells of the 90th percentile.
+    is what it tells of the 90th percentile; or what a compiler estimates.
     """
 
     runtime: str
@@ -37,6 +37,7 @@ class Measurement:
     raw_ms: tuple[float, ...]
     told_p90_ms: float | None = None
     turns: int = 1
+    estimated: bool = False
 
     @property
     def runs(self) -> int:
@@ -44,8 +45,10 @@ class Measurement:
         return len(self.raw_ms)
 
     @property
-    def counted(self) -> Literal["runs", "repeats"]:
-        """What ``runs`` counts: single ones, or repeats of which a program tells the mean."""
+    def counted(self) -> Literal["runs", "repeats", "estimates"]:
+        """What ``runs`` counts: single ones, repeats of which a program tells the mean, or none."""
+        if self.estimated:
+            return "estimates"
         return "runs" if self.told_p90_ms is None else "repeats"
 
     @property

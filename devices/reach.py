@@ -125,7 +125,7 @@ class Compiler:
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
         """See ``Meter``. The same file always takes the same, so there is one run of each."""
         return [
-            Measurement(self.software, "npu", 1, one.ms, 0, (one.ms,))
+            Measurement(self.software, "npu", 1, one.ms, 0, (one.ms,), estimated=True)
             for one in self.compile(models)
         ]
 
@@ -270,10 +270,15 @@ def reachable(name: str) -> bool:
 def uncompiled(profile: Profile) -> list[str]:
     """What to say of a profile of an NPU whose compiler was not asked."""
     if profile.hardware.device not in ACCELERATORS:
+        if profile.limits is not None and profile.runtime.delegate == "npu":
+            return [
+                f"memory is of the activations alone: {profile.runtime.name}, its NPU's own "
+                "compiler, plans it"
+            ]
         return []
     return [
         "the compiler was not asked, since ethos-u-vela is not installed: latency is the profile's "
-        "estimate of what it says, and memory is of the activations alone"
+        "estimate of what it says, and memory is of the activations as they are in the layers"
     ]
 
 

@@ -9,7 +9,7 @@ Axes: N population, P block position, C choice of a block (0 = absent), R resolu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +63,18 @@ class Table:
             np.where(missing, np.inf, np.where(missing, 0.0, self.cost_RPC) * factor),
             _NEGATED[self.reduce] if factor < 0 else self.reduce,
         )
+
+    def plus(self, constant: float) -> Table:
+        """The table of the quantity and a constant."""
+        cost = self.cost_RPC if self.reduce == "sum" else self.cost_RPC + constant
+        return replace(self, fixed_R=self.fixed_R + constant, cost_RPC=cost)
+
+    def at_most(self, most: float) -> Table:
+        """The table of a maximum that ``most`` limits."""
+        assert self.reduce == "max"
+        missing = np.isposinf(self.cost_RPC)
+        cost = np.where(missing, np.inf, np.minimum(self.cost_RPC, most))
+        return replace(self, fixed_R=np.minimum(self.fixed_R, most), cost_RPC=cost)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

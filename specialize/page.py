@@ -372,12 +372,10 @@ def _strips(report: Report) -> tuple[Strip, ...]:
     ]  # fmt: skip
     if latency.measured is not None:
         m = latency.measured
-        times.append(
-            Interval(
-                name="Measured", value=m.median, low=m.median, high=m.p90,
-                note=f"median and 90th percentile of {m.runs} {m.counted}, {m.runtime}",
-            )
-        )  # fmt: skip
+        name, note = "Measured", f"median and 90th percentile of {m.runs} {m.counted}, {m.runtime}"
+        if m.counted == "estimates":
+            name, note = "Compiled", f"the estimate of {m.runtime}: nothing ran"
+        times.append(Interval(name=name, value=m.median, low=m.median, high=m.p90, note=note))
     return (Strip("Top-1 accuracy", "%", shares), Strip("Latency", "ms", tuple(times), budget))
 
 

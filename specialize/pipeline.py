@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
+from devices.backends.vela import ACCELERATORS
 from devices.cost import Latency, predict, warnings_for
 from devices.measure import Measurement, measure
 from devices.memory import sram_bytes
@@ -82,8 +83,6 @@ _ROOM = 1.05
 #: Where the bound of no network keeps a budget, those are measured first whose latency is within
 #: this of the least.
 _NEAR_LEAST = 1.1
-#: Bytes of an arena beside what Vela plans for an Ethos-U.
-_FOR_INTERPRETER = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +236,9 @@ def specialize(
         """Bytes of memory while each runs, exactly."""
         if bench is not None and isinstance(bench.meter, Compiler):
             return [one.sram for one in bench.compile(archs)]
-        return [sram_bytes(lower(source.space, arch), precision, profile.engine) for arch in archs]
+        npu = ACCELERATORS.get(profile.hardware.device)
+        sizes = [sram_bytes(lower(source.space, arch), precision, profile.engine) for arch in archs]
+        return [npu.sram(size) for size in sizes] if npu is not None else sizes
 
     evaluated = source.evaluated
     with clock("accuracy model"):
@@ -275,6 +276,15 @@ def specialize(
         """The same, of what packs into the memory."""
         return _keep_fitting(problem, look(problem, seed), arenas, look, seed, tell)
 
+    def compiled(cut: Cut) -> dict[Quantity, float]:
+        """What the compiler says that the file takes; nothing without one."""
+        if not isinstance(meter, Compiler):
+            return {}
+        content = (cut.layers, cut.folded, source.labels, source.preprocessing)
+        name = _name(source, profile)  # of the file that will be written, to the byte
+        found = meter.vela.compile(tflite_model(*content, name, cut.quantized))
+        return {"latency": found.ms, "sram": found.sram, "flash": found.flash}
+
     bound, short = np.nan, None
     for attempt in range(_TIGHTENINGS):
         try:
@@ -290,10 +300,10 @@ def specialize(
         with clock("score"):
             archs = [source.space.decode(row) for row in found.genotypes]
             estimates = percent(model.table.price(found.genotypes))
-            scored = _score(scorer, archs, estimates, held_out, objective, costs, tell)
+            scored = _score(scorer, archs, estimates, held_out, objective, costs, compiled, tell)
         if isinstance(meter, Compiler):
             scored, problem = _keep_compiled(
-                meter, source, problem, scored, attempt + 1 == _TIGHTENINGS, tell
+                meter, problem, scored, attempt + 1 == _TIGHTENINGS, tell
             )
             if not scored:
                 continue
@@ -316,9 +326,8 @@ def specialize(
         with clock("fine-tune"):
             cut, tuned = tune(
                 scorer, winner.cut, train, held_out, seconds,
-                lambda cut: all(
-                    share <= 1 for share in _shares_compiled(meter, source, problem, cut).values()
-                ), seed, tell,
+                lambda cut: all(share <= 1 for share in _shares(problem, compiled(cut)).values()),
+                seed, tell,
             )  # fmt: skip
             winner = replace(winner, cut=cut, held_out=tuned.after if tuned.kept else tuned.before)
     with clock("test"):
@@ -332,7 +341,7 @@ def specialize(
             plain = _share(plain_logits, test)
     with clock("export"):
         content = (winner.cut.layers, winner.cut.folded, source.labels, source.preprocessing)
-        name = f"{source.name} for {profile.name}"
+        name = _name(source, profile)
         onnx = onnx_model(*content, name)
         if isinstance(scorer, Int8Scorer):
             onnx = qdq_model(onnx, scorer.representative(winner.cut.arch))
@@ -356,11 +365,12 @@ def specialize(
         ]
 
     layers = winner.cut.layers
-    if meter is not None and isinstance(meter, Compiler):
-        sram_needed = meter.vela.compile(files["model.tflite"]).sram
+    if isinstance(meter, Compiler):
+        needs = meter.vela.compile(files["model.tflite"])
+        memory = r.Memory(sram_bytes=needs.sram, flash_bytes=needs.flash)
     else:
-        (sram_needed,) = arenas([winner.cut.arch])
-    memory = r.Memory(sram_bytes=sram_needed, flash_bytes=len(files["model.tflite"]))
+        (arena,) = arenas([winner.cut.arch])
+        memory = r.Memory(sram_bytes=arena, flash_bytes=len(files["model.tflite"]))
     latency = predict(profile, layers, confidence)
     on_device, repeated = None, None
     if bench is not None:
@@ -419,7 +429,8 @@ def specialize(
                     architecture=str(one.cut.arch),
                     estimated=one.estimated,
                     held_out=one.held_out,
-                    latency_ms=predict(profile, one.cut.layers, confidence).point,
+                    latency_ms=one.compiled.get("latency")
+                    or predict(profile, one.cut.layers, confidence).point,
                 )
                 for one in scored
             ],
@@ -454,11 +465,12 @@ def specialize(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scored:
-    """A candidate after a look at real images."""
+    """A candidate after a look at real images. compiled: what a compiler says that it takes."""
 
     cut: Cut
     estimated: float
     held_out: r.Share
+    compiled: Mapping[Quantity, float]
 
 
 def _keep_fitting(
@@ -582,7 +594,6 @@ def _measured_last(
 
 def _keep_compiled(
     meter: Compiler,
-    source: Checkpoint,
     problem: Problem,
     scored: list[_Scored],
     last: bool,
@@ -593,7 +604,7 @@ def _keep_compiled(
     It packs weights by their values, and those of a candidate are known once it is quantized. Where
     none keeps them, what the nearest exceeds is tightened, unless this is the last attempt.
     """
-    shares = [_shares_compiled(meter, source, problem, one.cut) for one in scored]
+    shares = [_shares(problem, one.compiled) for one in scored]
     excesses = [max(share.values(), default=0) for share in shares]
     kept = [one for one, excess in zip(scored, excesses, strict=True) if excess <= 1]
     if kept:
@@ -613,15 +624,8 @@ def _keep_compiled(
     return [], problem
 
 
-def _shares_compiled(
-    meter: Meter | None, source: Checkpoint, problem: Problem, cut: Cut
-) -> dict[Quantity, float]:
-    """What the compiled file takes of each budget, as a share; nothing without a compiler."""
-    if not isinstance(meter, Compiler):
-        return {}
-    content = (cut.layers, cut.folded, source.labels, source.preprocessing, "scored")
-    found = meter.vela.compile(tflite_model(*content, cut.quantized))
-    costs: dict[Quantity, float] = {"latency": found.ms, "sram": found.sram}
+def _shares(problem: Problem, costs: Mapping[Quantity, float]) -> dict[Quantity, float]:
+    """What costs take of each budget, as a share."""
     budgets = sorted((limit.budget for limit in problem.limits), key=lambda one: -one.limit)
     return {  # of several budgets for one quantity the smallest
         one.quantity: costs[one.quantity] / one.limit for one in budgets if one.quantity in costs
@@ -635,6 +639,7 @@ def _score(
     held_out: Images,
     objective: Objective,
     costs: Mapping[Quantity, Table | Stacked],
+    compiled: Callable[[Cut], Mapping[Quantity, float]],
     tell: Callable[[str], None],
 ) -> list[_Scored]:
     """Candidates by the objective on held-out images, best first; of equals the better estimate.
@@ -652,12 +657,13 @@ def _score(
         zip(by_resolution, looks, strict=True), start=1
     ):
         share = r.Share(value=value, n=len(first))
-        scored.append(_Scored(cut, float(estimate), share))
+        scored.append(_Scored(cut, float(estimate), share, compiled(cut)))
         tell(f"candidate {done} of {len(archs)}: {share.value:.1f} % on {share.n} held-out images")
 
     def merit(one: _Scored) -> tuple[float, float]:
         genotype = scorer.checkpoint.space.encode([one.cut.arch])
         prices = {name: float(table.price(genotype)[0]) for name, table in costs.items()}
+        prices |= one.compiled
         return (-objective.merit(one.held_out.value, prices), -one.estimated)
 
     scored.sort(key=merit)
@@ -737,6 +743,11 @@ def default_checkpoint(device: str, tell: Callable[[str], None] = lambda _: None
     return "mcu-cifar10"
 
 
+def _name(source: Checkpoint, profile: Profile) -> str:
+    """Of a network, inside its file."""
+    return f"{source.name} for {profile.name}"
+
+
 def _for_firmware(
     model: bytes, name: str, source: Checkpoint, cut: Cut, profile: Profile, meter: Meter | None
 ) -> dict[str, bytes]:
@@ -747,8 +758,8 @@ def _for_firmware(
     arena = sram_bytes(cut.layers, "int8", profile.engine or "cortex-m55")
     about = "TensorFlow Lite Micro with CMSIS-NN on a 32-bit processor, from the layers."
     if isinstance(meter, Compiler):
+        arena = meter.vela.compile(model).arena
         file, model, operators = "model_vela.tflite", meter.vela.compiled(model), ETHOS_U
-        arena = meter.vela.arena(model) + _FOR_INTERPRETER
         about = "What Vela plans, and 16 KiB for the interpreter: not checked on a device."
         files[file] = model
     return files | c_sources(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from devices.backends.vela import ACCELERATORS, FOR_INTERPRETER
 from devices.cost import bound_factor, latency_table
 from devices.memory import ENGINES, flash_table, sram_table
 from devices.profile import Profile
@@ -25,11 +26,17 @@ def cost_tables(
 ) -> dict[Quantity, Table | Stacked]:
     """The tables of what can be limited or made least. labels, precision: of the file."""
     engine = ENGINES[profile.engine] if profile.engine and precision == "int8" else None
+    sram = sram_table(space, precision, engine)
+    npu = ACCELERATORS.get(profile.hardware.device)
+    if npu is not None:
+        assert isinstance(sram, Table)
+        # What does not fit into an NPU's own memory goes elsewhere.
+        sram = sram.plus(FOR_INTERPRETER) if npu.own is None else sram.at_most(npu.own)
     return {
         "latency": latency_table(space, profile),
         "macs": tabulate(space, lambda layer: layer.macs),
         "parameters": tabulate(space, lambda layer: layer.parameters),
-        "sram": sram_table(space, precision, engine),
+        "sram": sram,
         "flash": flash_table(space, labels, precision),
     }
 

@@ -107,8 +107,9 @@ class Measured(_Part):
     p90: float
     runs: int
     runtime: str
-    counted: Literal["runs", "repeats"] = _about(
-        "what `runs` counts: single ones, or repeats of which the device's program tells the mean",
+    counted: Literal["runs", "repeats", "estimates"] = _about(
+        "what `runs` counts: single ones, repeats of which the device's program tells the mean, or "
+        "estimates of a compiler",
         default="runs",
     )
 
@@ -262,10 +263,11 @@ def render(report: Report, folder: str) -> Grid:
         row("budget", f"{budget.quantity} {budget.limit:g} {budget.unit}: {verdict}; {value}")
     if report.latency_ms.measured is not None:
         m = report.latency_ms.measured
-        row(
-            "measured",
-            f"{m.median:.2f} ms median, {m.p90:.2f} ms p90 of {m.runs} {m.counted}, {m.runtime}",
-        )
+        if m.counted == "estimates":
+            row("compiled", f"{m.median:.4g} ms: the estimate of {m.runtime}, nothing ran")
+        else:
+            took = f"{m.median:.2f} ms median, {m.p90:.2f} ms p90 of {m.runs} {m.counted}"
+            row("measured", f"{took}, {m.runtime}")
     row(
         "accuracy",
         f"{test.value:.1f} % on {test.n} test images ({test.low:.1f} to {test.high:.1f}); "

@@ -29,6 +29,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.backends.tflm import missing_operator
 from ofa.errors import UserError
 
 __all__ = ["Emulated", "Qemu"]
@@ -186,6 +187,8 @@ def _arena(lines: IO[str]) -> int:
         said = line.strip() or said
         if match := re.search(r"tensor arena\) size used: (\d+)", line):
             arena = int(match[1])
+        if why := missing_operator(line):
+            raise UserError(f"the firmware cannot run the network ({why})", "qemu")
         if "tensor allocation failed" in line:
             raise UserError("the network needs more memory than the emulated board has", "qemu")
         if "program terminating" in line and arena is not None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from devices.backends.litert import REDIRECTING
 from ofa.errors import UserError
 
-__all__ = ["Arena", "Tflm"]
+__all__ = ["Arena", "Tflm", "missing_operator"]
 
 _PACKAGE = "tflite-micro"
 _MOST = 64 << 20
@@ -72,20 +72,24 @@ class Tflm:
                 outputs.append(interpreter.get_output(0)[0])
             interpreter.print_allocations()
 
-        try:
-            told = _told(work)
-        except (RuntimeError, ValueError, SystemError) as error:
-            raise UserError(
-                f"{_PACKAGE} cannot run the model ({' '.join(str(error).split())})"
-            ) from error
+        told, error = _told(work)
+        if error is not None:
+            why = missing_operator(told) or " ".join(str(error).split())
+            raise UserError(f"{_PACKAGE} cannot run the model ({why})") from error
         found = dict(re.findall(r"Arena allocation (head|tail) (\d+)", told))
         if len(found) < 2:
             raise UserError(f"{_PACKAGE} {self.version} does not tell its arena")
         return np.stack(outputs), Arena(int(found["head"]), int(found["tail"]))
 
 
-def _told(work: Callable[[], Any]) -> str:
-    """What ``work`` writes past Python to stdout and stderr."""
+def missing_operator(told: str) -> str:
+    """Of what the interpreter wrote, the operator that it lacks; empty where it lacks none."""
+    found = re.search(r"(?:find op for builtin opcode|registration from op code) '?(\w+)", told)
+    return f"it has no operator {found[1]}" if found else ""
+
+
+def _told(work: Callable[[], Any]) -> tuple[str, Exception | None]:
+    """What ``work`` writes past Python to stdout and stderr, and the error that ended it."""
     sys.stdout.flush()
     sys.stderr.flush()
     with REDIRECTING, tempfile.TemporaryFile() as kept:
@@ -94,9 +98,12 @@ def _told(work: Callable[[], Any]) -> str:
             for descriptor in (1, 2):
                 os.dup2(kept.fileno(), descriptor)
             work()
+            error = None
+        except (RuntimeError, ValueError, SystemError) as raised:
+            error = raised
         finally:
             for descriptor, saved in zip((1, 2), before, strict=True):
                 os.dup2(saved, descriptor)
                 os.close(saved)
         kept.seek(0)
-        return kept.read().decode(errors="replace")
+        return kept.read().decode(errors="replace"), error

@@ -23,17 +23,27 @@ from platformdirs import user_cache_path
 
 from ofa.errors import UserError
 
-__all__ = ["ACCELERATORS", "Compiled", "Vela"]
+__all__ = ["ACCELERATORS", "FOR_INTERPRETER", "Compiled", "Vela"]
 
 _PACKAGE = "ethos-u-vela"
+#: Bytes of an arena beside what Vela plans for it: of the interpreter.
+FOR_INTERPRETER = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Accelerator:
-    """The system around one: clock, buses, and which memory holds what."""
+    """The system around one: clock, buses, and which memory holds what.
+
+    own: bytes of SRAM that are the NPU's alone; without any, the arena is in the system's.
+    """
 
     system: str
     memory: str
+    own: int | None = None
+
+    def sram(self, planned: int) -> int:
+        """Bytes of SRAM that a network needs whose maps take ``planned``."""
+        return planned + FOR_INTERPRETER if self.own is None else min(planned, self.own)
 
     def __str__(self) -> str:
         return f"{self.system}, {self.memory}"
@@ -42,8 +52,8 @@ class Accelerator:
 #: Systems and memories of Arm's own configuration file, which comes with Vela.
 ACCELERATORS = {
     "ethos-u55-128": Accelerator("Ethos_U55_High_End_Embedded", "Shared_Sram"),
-    "ethos-u65-256": Accelerator("Ethos_U65_High_End", "Dedicated_Sram_512KB"),
-    "ethos-u85-256": Accelerator("Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB"),
+    "ethos-u65-256": Accelerator("Ethos_U65_High_End", "Dedicated_Sram_512KB", 512 << 10),
+    "ethos-u85-256": Accelerator("Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram_384KB", 384 << 10),
 }
 
 
@@ -51,14 +61,17 @@ ACCELERATORS = {
 class Compiled:
     """What the compiler says of a network.
 
-    sram: bytes of on-chip memory. off_chip: bytes of flash and DRAM. on_cpu: operators that the
-    NPU cannot do.
+    sram: bytes of on-chip memory; where that is the system's, all of the arena. off_chip: bytes of
+    flash and DRAM. arena: bytes of the interpreter's, wherever it is. flash: of the compiled file.
+    on_cpu: operators that the NPU cannot do.
     """
 
     ms: float
     cycles: int
     sram: int
     off_chip: int
+    arena: int
+    flash: int
     on_cpu: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,11 +132,11 @@ class Vela:
         return self._compile(model)[1]
 
     @staticmethod
-    def arena(compiled: bytes) -> int:
+    def _planned(compiled: bytes) -> int:
         """Bytes that a compiled file's tensors take of the interpreter's arena.
 
-        ``Compiled.sram`` where the accelerator has no memory of its own. Where it has, those maps
-        that do not fit there, or as much as is used there, which is laid over them.
+        Where the accelerator has a memory of its own, those maps that do not fit there, or as much
+        as is used there, which is laid over them.
         """
         from ethosu.vela.tflite.Model import Model
 
@@ -163,11 +176,15 @@ class Vela:
         if on_cpu is None:
             raise UserError(f"vela {self.version} does not tell what is left to the CPU", self.name)
         kib = {key: float(value or 0) for key, value in row.items() if "memory_used" in key}
+        arena = self._planned(written) + FOR_INTERPRETER
+        sram = round(1024 * kib["sram_memory_used"])
         found = Compiled(
             ms=1e3 * float(row["inference_time"]),
             cycles=round(float(row["cycles_total"])),
-            sram=round(1024 * kib["sram_memory_used"]),
-            off_chip=round(1024 * sum(kib.values()) - 1024 * kib["sram_memory_used"]),
+            sram=arena if self.accelerator.own is None else sram,
+            off_chip=round(1024 * sum(kib.values())) - sram,
+            arena=arena,
+            flash=len(written),
             on_cpu=int(on_cpu[1]),
         )
         return found, written
