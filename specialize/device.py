@@ -145,7 +145,7 @@ def _bench(
     from specialize.bench import Bench
     from specialize.pipeline import default_checkpoint
 
-    checkpoint = checkpoint or default_checkpoint(like)
+    checkpoint = checkpoint or default_checkpoint(like, teller(quiet))
     meter = reach(like, serials=serial or (), ssh=ssh, benchmark=benchmark, tell=teller(quiet))
     precision = "float32" if like in HOSTS else get_profile(like).precision
     return Bench(like, meter, load_checkpoint(checkpoint), precision)

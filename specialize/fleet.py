@@ -134,7 +134,7 @@ def specialize_fleet(
             raise UserError(
                 f"these devices take {' and '.join(classes)}", "--device", "name one --checkpoint"
             )
-        (checkpoint,) = classes
+        checkpoint = default_checkpoint(devices[0], tell)
     if str(checkpoint).endswith(".pth"):
         images, of_space = options.pop("images", None), options.pop("space", "")
         threads = options.get("threads")

@@ -737,10 +737,11 @@ def check_precision(precision: str) -> None:
 
 def default_checkpoint(device: str, tell: Callable[[str], None] = lambda _: None) -> str:
     """The shipped supernet for a device's class: small networks for microcontrollers."""
-    if device in HOSTS or get_profile(device).kind != "microcontroller":
-        return "lite-imagenette"
-    tell("mcu-cifar10, the supernet for microcontrollers (--checkpoint takes another)")
-    return "mcu-cifar10"
+    name, devices = "lite-imagenette", "phones and larger"
+    if device not in HOSTS and get_profile(device).kind == "microcontroller":
+        name, devices = "mcu-cifar10", "microcontrollers"
+    tell(f"{name}, the supernet for {devices} (--checkpoint takes another)")
+    return name
 
 
 def _name(source: Checkpoint, profile: Profile) -> str:

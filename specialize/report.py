@@ -249,6 +249,7 @@ def render(report: Report, folder: str) -> Grid:
         "device",
         f"{report.device.title} (profile {report.device.name}, grade {report.device.grade})",
     )
+    row("supernet", report.checkpoint.name)
     if report.objective != "highest accuracy":
         row("objective", report.objective)
     for budget in report.budgets:

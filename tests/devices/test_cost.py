@@ -147,3 +147,7 @@ def test_what_was_not_measured_is_said() -> None:
     assert any("outside" in text for text in warnings_for(pixel, large, 0.5))
     assert any("grade C" in text for text in warnings_for(get_profile("rpi4"), large, 50.0))
     assert warnings_for(get_profile("pixel4-gpu"), large, 9.0) == []
+    board, few = get_profile("stm32h7"), Arch.parse("r96 3x3e1 3x3e4 3x3e3 3x3e4 3x3e3 3x3e4 3x3e3")
+    for arch, said in ((few, False), (Arch(96, space.largest().stages), True)):
+        found = warnings_for(board, lower(space, arch), 100.0)
+        assert any("larger depthwise kernels" in text for text in found) == said

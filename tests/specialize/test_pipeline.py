@@ -21,12 +21,13 @@ from PIL import Image
 from devices.backends.litert import Litert
 from devices.measure import Measurement
 from devices.profile import get_profile
+from ofa.errors import UserError
 from ofa.layers import lower, macs
 from ofa.space import Arch
 from ofa.spaces import get_space
 from specialize import specialize
 from specialize.fleet import Fleet
-from specialize.pipeline import _keep_measured
+from specialize.pipeline import _keep_fitting, _keep_measured, _measured_last, default_checkpoint
 from specialize.pose import cost_tables, pose
 from specialize.problem import Budget, Objective, Problem
 from specialize.report import Report, reference, schema
@@ -242,6 +243,64 @@ def test_the_limit_follows_what_is_measured(speeds: tuple[float, ...], ms: float
     assert (2 if speeds != (1.0,) else 1) <= len(told) <= 4
     if speeds == (0.5,):  # the proof is of the limit that was found to be right
         assert found.bound > look(problem, 0).bound
+
+
+@pytest.mark.parametrize(("times", "tries"), [((19.0,), 1), ((31.0, 19.0), 2), ((31.0,), None)])
+def test_the_last_measurement_decides(times: tuple[float, ...], tries: int | None) -> None:
+    """A moment that others disturb is measured again; what never keeps the budget is refused."""
+    coming = list(times)
+
+    class Watch:
+        name, deterministic = "watch", False
+
+        def measure_files(self, files: Sequence[bytes]) -> list[Measurement]:
+            ms = coming.pop(0) if len(coming) > 1 else coming[0]
+            return [Measurement("r", "d", 1, ms, 0, (ms,)) for _ in files]
+
+    told: list[str] = []
+    asked = (Watch(), b"", [Budget("latency", 20.0), Budget("macs", 1.0)], told.append)
+    if tries is None:
+        with pytest.raises(UserError, match=r"kept 20 ms before, and no longer; the nearest: 31 "):
+            _measured_last(*asked)
+        return
+    found, note = _measured_last(*asked)
+    assert found.p90_ms == 19
+    assert len(told) == tries - 1
+    assert note == (None if tries == 1 else "measured again, after 31 ms (p90) in other tries")
+
+
+@pytest.mark.parametrize("gap", [1.0, 1.11, 9.0])
+def test_what_does_not_pack_is_left_out(gap: float) -> None:
+    """A planner leaves gaps, so the search is tightened until candidates are packed within it."""
+    space, profile = get_space("mcu"), get_profile("stm32h7")
+    costs = cost_tables(space, profile, ["a"], "int8")
+    budget = Budget("sram", 60e3)
+    problem = pose(space, plausible_accuracy(space, 0), costs, profile, [budget], Objective(), 0.9)
+
+    def arenas(archs: Sequence[Arch]) -> list[int]:
+        return [int(gap * size) for size in costs["sram"].price(space.encode(archs))]
+
+    def look(problem: Problem, seed: int) -> SearchResult:
+        return exact.search(problem, seed=seed)
+
+    told: list[str] = []
+    asked = (problem, look(problem, 0), arenas, look, 0, told.append)
+    if gap == 9:
+        with pytest.raises(UserError, match="fits 60kB on .*: the least is 2") as caught:
+            _keep_fitting(*asked)
+        assert caught.value.where == "--sram"
+        return
+    found = _keep_fitting(*asked)
+    packed = arenas([space.decode(row) for row in found.genotypes])
+    assert 0.9 * 60e3 < max(packed) <= 60e3
+    assert bool(told) == (gap > 1)
+
+
+def test_the_supernet_is_that_of_the_class() -> None:
+    told: list[str] = []
+    assert default_checkpoint("stm32h7", told.append) == "mcu-cifar10"
+    assert default_checkpoint("pixel", told.append) == "lite-imagenette"
+    assert [text.split(",")[0] for text in told] == ["mcu-cifar10", "lite-imagenette"]
 
 
 @pytest.mark.slow
