@@ -111,11 +111,11 @@ def largest_side(space: Space) -> int:
 
 
 def find_checkpoint(name: str) -> Path:
-    """The folder of a shipped checkpoint, or the folder at that path. Raises UserError."""
+    """The folder at that path, or else that of a shipped checkpoint. Raises UserError."""
     import checkpoints
 
     shipped = Path(next(iter(checkpoints.__path__)))
-    for path in (shipped / name, Path(name)):
+    for path in (Path(name), shipped / name):
         if (path / "weights.safetensors").is_file():
             return path
     if name.endswith(".pth"):
@@ -130,7 +130,7 @@ def find_checkpoint(name: str) -> Path:
 
 
 def load_checkpoint(name: str | Path) -> Checkpoint:
-    """A shipped checkpoint by its name, or the one in that folder. Raises UserError."""
+    """The checkpoint in that folder, or a shipped one by its name. Raises UserError."""
     return read_checkpoint(find_checkpoint(str(name)))
 
 
@@ -140,7 +140,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         card = json.loads((path / "card.json").read_text())
         hashes = card["sha256"]
         for name in _HASHED:
-            if name in hashes and _sha256(path / name) != hashes[name]:
+            there = name in hashes or (path / name).exists()
+            if there and _sha256(path / name) != hashes.get(name):
                 raise UserError(
                     "the file is not the one that card.json describes (truncated or changed)",
                     str(path / name),

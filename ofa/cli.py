@@ -124,7 +124,7 @@ def train(
 
       ofa-train --data photos/ --output checkpoints/photos --init lite-imagenette
 
-      ofa-train --data train.zip --test val.zip --output checkpoints/mine --epochs 20 --resume
+      ofa-train --data train.zip --test val.zip --output checkpoints/mine --epochs 20
 
     Exit codes: 0 done, 1 a bug, 2 something you can mend, 130 interrupted (--resume continues).
     """
@@ -239,7 +239,7 @@ def main() -> None:
     """Entry point."""
     asks = {"-h", "--help", "--version"} & set(sys.argv[1:])
     if sys.platform == "linux" and not asks and "MALLOC_TOP_PAD_" not in os.environ:
-        arguments = [sys.executable, "-m", "ofa.cli", *sys.argv[1:]]
+        arguments = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, arguments, {**os.environ, **KEEP_MEMORY})
     run(app)
 

@@ -156,7 +156,8 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
         )
     tests, of_tests = found.get("val"), digests
     if test is not None:
-        tests = open_images(test)["train"]
+        parts = open_images(test)
+        tests = parts.get("val", parts["train"])
         if tests.classes != train.classes:
             strange = sorted(set(tests.classes) ^ set(train.classes))
             raise UserError(f"class {strange[0]!r} is in one of {path} and {test} only", "--test")

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image
 
 from ofa.errors import UserError
 
-__all__ = ["Images", "Pixels", "open_images", "split", "uneven", "write_zip"]
+__all__ = ["Images", "Pixels", "open_images", "split", "tell_skipped", "uneven", "write_zip"]
 
 Pixels = NDArray[np.uint8]
 
@@ -236,7 +236,9 @@ def open_images(path: Path, known: Sequence[str] = ()) -> dict[str, Images]:
     for name, parts in ways.items():
         top = _SPLITS.get(parts[around].lower()) if len(parts) > around + 2 else None
         found.setdefault(top or "", []).append((parts[-2], name))
-    groups = {"train": found[""]} if "train" not in found and "" in found else found
+    groups = found
+    if "train" not in found and (alone := found.get("") or found.get("val")):
+        groups = {"train": alone}
     if "train" not in groups:
         raise UserError("no images in it", str(path), "expected class/name.jpg in a folder or zip")
     classes = tuple(sorted(known or {label for label, _ in groups["train"]}))
@@ -263,6 +265,14 @@ def open_images(path: Path, known: Sequence[str] = ()) -> dict[str, Images]:
         labels = np.array([classes.index(label) for label, _ in pairs], np.int64)
         result[name] = Images(path, classes, tuple(n for _, n in pairs), labels, read)
     return result
+
+
+def tell_skipped(names: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Say which files did not decode: the first, and how many."""
+    for name in names[:5]:
+        tell(f"skipped {name}: not a readable image")
+    if names:
+        tell(f"{len(names)} unreadable images skipped")
 
 
 def uneven(images: Images) -> bool:

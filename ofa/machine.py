@@ -20,10 +20,10 @@ def check_torch(what: str, where: str) -> None:
 
 
 def check_writable(folder: Path, where: str) -> None:
-    """Make a folder where there is none. Raises UserError where no file can be made in it."""
+    """Raise UserError where no file can be made in a folder, or where it is to be made."""
+    there = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise UserError(f"cannot write there ({error.strerror})", where) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+import math
 import platform
 import subprocess
 import tempfile
@@ -27,7 +28,7 @@ from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
 from ofa.errors import UserError
 from ofa.evaluate import Evaluator, recalibration_part
-from ofa.images import Images, open_images, split, uneven, write_zip
+from ofa.images import Images, open_images, split, tell_skipped, uneven, write_zip
 from ofa.layers import lower, macs
 from ofa.machine import check_writable, processor_name
 from ofa.preprocessing import IMAGENET, LITE0, Preprocessing
@@ -91,6 +92,9 @@ def train_supernet(options: Options) -> Path:
 
 
 def _train_supernet(options: Options) -> Path:
+    for name, value in (("--hours", options.hours), ("--epochs", options.epochs)):
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"{value} is no time to train", name, "give a number, such as 2")
     torch.set_num_threads(options.threads)
     say = Teller(options.quiet or ranks.rank() > 0)
     folder = options.output / "training"
@@ -104,10 +108,6 @@ def _train_supernet(options: Options) -> Path:
         ranks.gather(None)
         source = named_data(options.data, cache)
     splits = splits_of(source, options.test, options.held_out, options.seed)
-    for name in splits.skipped[:5]:
-        say(f"skipped {name}: not a readable image")
-    if splits.skipped:
-        say(f"{len(splits.skipped)} unreadable images skipped")
     _say_splits(splits, say)
 
     space, tensors, teacher, recipe, preprocessing, given = _start(options, splits)
@@ -173,6 +173,7 @@ def _occupied(options: Options, folder: Path) -> Iterator[None]:
 
 
 def _say_splits(splits: Splits, say: Callable[[str], None]) -> None:
+    tell_skipped(splits.skipped, say)
     for name in splits.copies[:5]:
         say(f"left out {name}: the same picture is held out, or to test on")
     if splits.copies:
@@ -219,7 +220,9 @@ def average(
             raise UserError(f"{last.path} does not continue it", str(source.path))
         if any(phase["sort"] for run in runs[len(own) :] for phase in run["recipe"]["phases"]):
             raise UserError("channels were sorted since: no mean of these", str(source.path))
-    splits = splits_of(data, test, _asked(last), last.card["seed"])
+    _, seed = _origin(last)
+    splits = splits_of(data, test, _asked(last), seed)
+    _say_splits(splits, say)
     if splits.train.classes != last.classes:
         raise UserError(f"its classes are not those of {last.path}", f"--data {data}")
     tensors = {
@@ -228,15 +231,26 @@ def average(
     }
     card = {key: value for key, value in last.card.items() if key not in ("notes", "sha256")}
     card |= {"name": output.resolve().name, "averaged": [len(_runs(source)) for source in sources]}
-    archs = spread(last.space, subnets, np.random.default_rng(last.card["seed"]))
+    archs = spread(last.space, subnets, np.random.default_rng(seed))
     folder.mkdir(parents=True, exist_ok=True)
     return _hand_over(output, last.space, splits, tensors, archs, card, last.preprocessing, say)
 
 
 def _asked(source: Checkpoint) -> int:
     """How many images its run was to hold out; copies among them were left out."""
-    data = source.card["data"]
+    data, _ = _origin(source)
     return int(data.get("asked_held_out", data["held_out_images"]))
+
+
+def _origin(source: Checkpoint) -> tuple[dict[str, Any], int]:
+    """What its card says of its images, and its seed. Raises UserError."""
+    try:
+        data, seed = source.card["data"], int(source.card["seed"])
+        return {**data, "source": data["source"], "train_images": data["train_images"]}, seed
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"it does not say what it was trained on ({error})", str(source.path / "card.json")
+        ) from error
 
 
 def _runs(source: Checkpoint) -> list[dict[str, Any]]:
@@ -354,15 +368,16 @@ def evaluate_more(
     torch.set_num_threads(threads)
     say = Teller(quiet)
     source = load_checkpoint(checkpoint)
-    card = source.card
+    card, (_, seed) = source.card, _origin(source)
     recalibration, held_out = source.samples()
     if data is not None:
-        splits = splits_of(data, None, _asked(source), card["seed"])
+        splits = splits_of(data, None, _asked(source), seed)
+        _say_splits(splits, say)
         if splits.train.classes != source.classes:
             raise UserError(f"its classes are not those of {source.path}", f"--data {data}")
         held_out = splits.held_out
     known = source.evaluated
-    rng = np.random.default_rng([card["seed"], len(known.accuracy)])
+    rng = np.random.default_rng([seed, len(known.accuracy)])
     archs = informative(source.space, known.genotypes, count, rng)
     folder = source.path / "training"
     folder.mkdir(exist_ok=True)
@@ -477,6 +492,7 @@ def _start(
         tensors |= {name: start[name] for name in ("classifier.weight", "classifier.bias")}
     if published is None and recipe.teacher == "pretrained" and not options.recipe:
         recipe = replace(recipe, teacher="largest", dark=0.0)
+    train.check_teacher(recipe, teacher)
     return space, tensors, teacher, recipe, preprocessing, given
 
 
@@ -516,7 +532,7 @@ def _teaching(options: Options, splits: Splits) -> Checkpoint:
 
 def _check_held_out(source: Checkpoint, options: Options, where: str) -> None:
     """Raise UserError where it was trained on images that this run would hold out, or test on."""
-    data, seed = source.card["data"], source.card["seed"]
+    data, seed = _origin(source)
     if data["source"] != Path(options.data).name or not data["train_images"]:
         return
     if (_asked(source), seed) != (options.held_out, options.seed):

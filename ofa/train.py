@@ -41,7 +41,7 @@ from ofa.supernet import Supernet
 from ofa.teacher import Teacher
 from ofa.weights import Array, cut, sort_channels
 
-__all__ = ["Progress", "Run", "View", "adaptive_alpha", "plan_step"]
+__all__ = ["Progress", "Run", "View", "adaptive_alpha", "check_teacher", "plan_step"]
 
 SAVE_EVERY = 100  # steps; a kill loses at most these, a collapse rolls back to the last of them
 _MAX_ROLLBACKS = 5
@@ -98,6 +98,15 @@ class Progress:
     note: str = ""
 
 
+def check_teacher(recipe: Recipe, teacher: Teacher | None) -> None:
+    """Raise UserError where a recipe needs a published network's word and there is none."""
+    if recipe.teacher == "pretrained" and teacher is None:
+        raise UserError(
+            f"recipe {recipe.name!r} distils from a published network",
+            fix="add --init efficientnet-lite0, or take --recipe scratch",
+        )
+
+
 class Run:
     """A training run whose state lives in ``folder``."""
 
@@ -121,11 +130,7 @@ class Run:
 
         origin: what ``start`` and ``taught`` are of, in plain values; a resumed run has the same.
         """
-        if recipe.teacher == "pretrained" and teacher is None:
-            raise UserError(
-                f"recipe {recipe.name!r} distils from a published network",
-                fix="add --init efficientnet-lite0, or take --recipe scratch",
-            )
+        check_teacher(recipe, teacher)
         self.space, self.recipe, self.splits, self.folder = space, recipe, splits, folder
         self.seed, self.only, self.device = seed, only, torch.device(device)
         self.preprocessing, self.origin = preprocessing, origin or {}

@@ -441,6 +441,7 @@ class _Record:
         """Append a measurement, on the disk before the next one begins."""
         begun = self.path.exists() and self.path.stat().st_size
         lines = [] if begun else [self.header]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         ratio = relative(one, reference)
         lines.append({
             "arch": arch, "relative": ratio,

@@ -13,13 +13,16 @@ from ofa.machine import check_writable
 
 __all__ = ["check_folder", "write"]
 
+_PARTIAL = ".partial-"
+
 
 def check_folder(target: Path, command: str, force: bool) -> None:
     """Refuse, before any work, a folder that cannot be written or holds something else."""
     if target.exists() and not target.is_dir():
         raise UserError("it is a file", f"--output {target}", "name a folder")
     report = target / "report.json"
-    if target.exists() and any(target.iterdir()) and not force:
+    others = target.exists() and any(not _is_partial(path) for path in target.iterdir())
+    if others and not force:
         line = f'"command": {json.dumps(command, ensure_ascii=False)}'
         same = report.is_file() and line in report.read_text("utf-8", errors="replace")
         if not same:
@@ -28,8 +31,12 @@ def check_folder(target: Path, command: str, force: bool) -> None:
                 f"--output {target}",
                 "name another, or add --force",
             )
-    parent = next(p for p in [target, *target.absolute().parents] if p.exists())
-    check_writable(parent, f"--output {target}")
+    check_writable(target, f"--output {target}")
+
+
+def _is_partial(path: Path) -> bool:
+    """Whether a kill left it while files were written."""
+    return path.name.startswith(_PARTIAL)
 
 
 def write(target: Path, files: dict[str, bytes]) -> None:
@@ -37,12 +44,16 @@ def write(target: Path, files: dict[str, bytes]) -> None:
     existed = target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".partial-") as scratch:
+        for left in filter(_is_partial, list(target.iterdir())):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=target, prefix=_PARTIAL) as scratch:
             for name, data in files.items():
                 with (Path(scratch) / name).open("wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+            if "report.json" in files:  # the one there is of the files that are replaced first
+                (target / "report.json").unlink(missing_ok=True)
             for name in files:
                 (Path(scratch) / name).replace(target / name)
     except OSError as error:

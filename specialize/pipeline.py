@@ -212,7 +212,7 @@ def specialize(
         source = load_checkpoint(checkpoint)
         if precision == "int8":
             check_quantizable(lower(source.space, source.space.largest()))
-        recalibration, held_out, train = samples(source, images, bool(finetune))
+        recalibration, held_out, train = samples(source, images, bool(finetune), tell)
         kind = Int8Scorer if precision == "int8" else Scorer
         scorer = kind(source, recalibration, threads or os.cpu_count() or 1)
     bench = Bench(device, meter, source, precision) if meter is not None else None

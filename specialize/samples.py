@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ofa.checkpoint import Checkpoint, largest_side
 from ofa.errors import UserError
-from ofa.images import Images, open_images, split
+from ofa.images import Images, open_images, split, tell_skipped
 from ofa.weights import recalibration_images
 
 __all__ = ["samples"]
@@ -18,7 +19,7 @@ _HELD_OUT = 1500
 
 
 def samples(
-    source: Checkpoint, images: str | Path | None, to_train: bool
+    source: Checkpoint, images: str | Path | None, to_train: bool, tell: Callable[[str], None]
 ) -> tuple[Images, Images, Images | None]:
     """Images to recalibrate with, to choose by and, if ``to_train``, to train on.
 
@@ -26,7 +27,7 @@ def samples(
     test images from it; else a fifth, which are those that the supernet was not trained on where it
     was trained on these images. Those to recalibrate with are among the others. No picture that the
     checkpoint tests on is used; none that is held out, here or by the checkpoint, is trained on.
-    Raises UserError.
+    tell: told which of them do not decode. Raises UserError.
     """
     if images is None:
         return *source.samples(), None
@@ -38,6 +39,7 @@ def samples(
         found = part.digests(largest_side(source.space))
         digests |= found
         own[name] = part.named(found)
+        tell_skipped([one for one in part.names if one not in found], tell)
     train, val = own["train"], own.get("val")
     if train.classes != source.classes:
         raise UserError(

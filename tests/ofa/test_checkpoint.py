@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import shutil
@@ -68,21 +69,42 @@ def test_damage_is_noticed(folder: Path, tmp_path: Path, file: str, damage: str)
         read_checkpoint(copy)
 
 
+def test_a_hash_that_is_missing_is_noticed(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    card = copy / "card.json"
+    card.write_text(card.read_text().replace("calibration.zip", "calibratiom.zip"))
+    with pytest.raises(UserError, match="not the one that card") as caught:
+        read_checkpoint(copy)
+    assert caught.value.where == str(copy / "calibration.zip")
+
+
+def test_a_folder_goes_before_a_shipped_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who trained one of that name means it."""
+    monkeypatch.chdir(tmp_path)
+    shipped = find_checkpoint("lite-imagenette")
+    shutil.copytree(folder, tmp_path / "lite-imagenette")
+    assert read_checkpoint(find_checkpoint("lite-imagenette")).space == TINY
+    assert find_checkpoint("lite-imagenette").resolve() != shipped.resolve()
+
+
 def test_weights_of_another_kind_are_refused(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     weights, card = copy / "weights.safetensors", copy / "card.json"
 
     def claim_it_is_whole() -> None:
         content = json.loads(card.read_text())
-        content["sha256"].pop("weights.safetensors", None)
+        content["sha256"][weights.name] = hashlib.sha256(weights.read_bytes()).hexdigest()
         card.write_text(json.dumps(content))
 
-    claim_it_is_whole()
     tensors = load_file(weights)
     save_file(tensors, weights)
+    claim_it_is_whole()
     with pytest.raises(UserError, match="format None, expected 'ofa-checkpoint/1'"):
         read_checkpoint(copy)
     weights.write_bytes(b"\x80\x04pickle")
+    claim_it_is_whole()
     with pytest.raises(UserError, match="not a checkpoint's weights"):
         read_checkpoint(copy)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +124,8 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
         (["--data", "shapes", "--arch", "r96 3x3e9"], "stages"),
         (["--data", "shapes", "--output", "/proc/nowhere"], "cannot write there"),
         (["--data", "shapes", "--resume"], "no training state to resume"),
+        (["--data", "shapes", "--hours", "inf"], "--hours: inf is no time to train"),
+        (["--data", "shapes", "--epochs", "inf"], "--epochs: inf is no time to train"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -134,9 +138,21 @@ def test_bad_input_is_one_line(
     words = [str(shapes_folder) if word == "shapes" else word for word in words]
     if "--output" not in words:
         words = [*words, "--output", "out"]
+    before = set(tmp_path.rglob("*"))
     result = command("ofa-train", *words, "-q", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert complaint in result.stderr
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
-    assert not (tmp_path / "out" / "weights.safetensors").exists()
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_files_of_the_working_folder_are_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('imported')")
+    program = Path(sys.executable).with_name("ofa-train")
+    done = subprocess.run(
+        [program, "--data", "nowhere", "--output", "out"], cwd=tmp_path, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no such folder or zip of images" in done.stderr

@@ -122,6 +122,19 @@ def test_a_folder_around_it_and_links_change_nothing(shapes_folder: Path, tmp_pa
         assert (plain[part].labels == around[part].labels).all()
 
 
+def test_a_zip_of_val_alone_is_read_and_tests_are_of_val(
+    shapes_folder: Path, tmp_path: Path
+) -> None:
+    part = open_images(shapes_folder)["train"]
+    rest, few = split(part, 50, 7)
+    write_zip(tmp_path / "val.zip", {"val/": few})
+    assert len(open_images(tmp_path / "val.zip")["train"]) == 50
+    write_zip(tmp_path / "both.zip", {"train/": rest, "val/": few})
+    splits = splits_of(shapes_folder, tmp_path / "both.zip", 50, 0)
+    assert splits.test is not None
+    assert len(splits.test) == 50
+
+
 def test_names_in_another_encoding_are_kept_as_they_can(tmp_path: Path) -> None:
     for label in ("a", "b"):
         write(tmp_path / "photos" / label / "1.png")

@@ -57,16 +57,21 @@ def test_training_one_architecture_changes_only_what_it_uses(arch: Arch) -> None
     optimizer = torch.optim.SGD(supernet.parameters(), 0.1)
     supernet(images(arch.resolution), arch).square().sum().backward()
     optimizer.step()
-    used = {layer.name for layer in lower(TINY, arch)}
+    layers = lower(TINY, arch)
     for name, value in supernet.numpy().items():
         changed = value != before[name]
-        layer = next((n for n in used if name.startswith(f"{n}.")), None)
+        layer = next((one for one in layers if name.startswith(f"{one.name}.")), None)
         if layer is None:
             assert not changed.any(), name
-        elif name.endswith("expand.weight"):
-            width = next(la.out_shape[2] for la in lower(TINY, arch) if la.name == layer)
-            assert changed[:width].any()
-            assert not changed[width:].any()
+        elif ".to" in name:  # makes a kernel of this size of the next larger one
+            assert changed.any() <= (layer.kernel <= int(name.rpartition(".to")[2])), name
+        else:
+            used = [slice(layer.out_shape[2])]
+            if value.ndim > 1 and layer.op != "depthwise":
+                used.append(slice(layer.in_shape[2]))
+            assert changed[tuple(used)].any() or name.endswith(".bias"), name
+            changed[tuple(used)] = False
+            assert not changed.any(), name
 
 
 @given(archs())

@@ -130,7 +130,7 @@ def test_what_the_checkpoint_holds_out_is_not_trained_on(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(source.test().bytes_of(index))
     for folder in (shapes_folder, with_val):
-        recalibration, judging, training = samples(source, folder, True)
+        recalibration, judging, training = samples(source, folder, True, print)
         assert training is not None
         assert not contents(training) & (test | held | contents(judging))
         assert not contents(judging) & test

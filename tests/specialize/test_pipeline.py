@@ -286,7 +286,7 @@ def test_what_does_not_pack_is_left_out(gap: float) -> None:
     told: list[str] = []
     asked = (problem, look(problem, 0), arenas, look, 0, told.append)
     if gap == 9:
-        with pytest.raises(UserError, match="fits 60kB on .*: the least is 2") as caught:
+        with pytest.raises(UserError, match=r"fits 60kB on .*: the least is 2") as caught:
             _keep_fitting(*asked)
         assert caught.value.where == "--sram"
         return
@@ -348,10 +348,17 @@ def test_this_machine_is_measured(device: str, tiny: Path, tmp_path: Path) -> No
 
 
 def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    """What does not decode is named; what a kill left in the output is not in the way."""
+    own = shutil.copytree(shapes_folder, tmp_path / "own")
+    (own / "ramp" / "broken.png").write_bytes(b"\x89PNG")
+    (tmp_path / "out" / ".partial-killed").mkdir(parents=True)
+    told: list[str] = []
     result = specialize(
-        "pixel", "0.6ms", checkpoint=tiny, output=tmp_path / "out", images=shapes_folder,
-        candidates=2, threads=1,
+        "pixel", "0.6ms", checkpoint=tiny, output=tmp_path / "out", images=own, candidates=2,
+        threads=1, tell=told.append,
     )  # fmt: skip
+    assert "skipped ramp/broken.png: not a readable image" in told
+    assert not (tmp_path / "out" / ".partial-killed").exists()
     assert 40 <= result.report.accuracy.held_out.n <= 60  # a fifth, without the test images
 
 
