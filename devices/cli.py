@@ -43,8 +43,8 @@ Benchmark = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="TFLite's benchmark_model, or onnxruntime_perf_test for .onnx files, built for the "
-        "device.",
+        help="TFLite's benchmark_model, built for the device; to measure .onnx files "
+        "onnxruntime_perf_test.",
     ),
 ]
 

@@ -182,7 +182,7 @@ class Board:
     def _disturbed(self, summary: Summary, pinned: tuple[int, ...]) -> str:
         """Why a call does not count; empty where it does."""
         most = _DEVIATION if self.threads == 1 else _DEVIATION_OF_MANY
-        if summary.std_ms is not None and summary.std_ms > most * summary.mean_ms:
+        if summary.std_ms > most * summary.mean_ms:
             return f"its runs deviate by {100 * summary.std_ms / summary.mean_ms:.0f} %"
         for cpu in pinned:
             told = self.shell.run(

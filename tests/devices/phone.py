@@ -3,7 +3,8 @@
 The device side of adb's protocol (packages/modules/adb, protocol.txt, SERVICES.TXT and SYNC.TXT):
 it runs shell commands with ``sh``, with a folder of this machine as /data/local/tmp and a made-up
 /sys, and takes pushed files. ``BENCHMARK`` is a benchmark_model for it, which really runs the file
-in LiteRT on this machine, and prints as TFLite's does, but a time made of the file's size.
+in LiteRT on this machine, and prints as TFLite's does, but a time made of the file's size;
+``PERF_TEST`` is the same of ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -43,6 +44,24 @@ first = block(int(options["warmup_runs"]))
 block(int(options["num_runs"]))
 print(f"INFO: Inference timings in us: Init: 530, First inference: {{first}}, "
       "Warmup (avg): 1, Inference (avg): 1")
+"""
+
+PERF_TEST = f"""#!{sys.executable}
+import os, sys
+import numpy as np, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = int(sys.argv[sys.argv.index("-x") + 1])
+try:
+    session = onnxruntime.InferenceSession(sys.argv[-1], options, ["CPUExecutionProvider"])
+except Exception as error:
+    sys.exit(str(error))
+(given,) = session.get_inputs()
+count = int(sys.argv[sys.argv.index("-r") + 1])
+for _ in range(count):
+    session.run(None, {{given.name: np.zeros([1, *given.shape[1:]], np.float32)}})
+taken = os.path.getsize(sys.argv[-1]) / 1e5  # see above
+print(f"Average inference time cost total: {{taken}} ms\\nTotal inference requests: {{count}}")
+print(f"Min Latency: {{taken / 1e3}} s\\nP90 Latency: {{taken / 1e3}} s")
 """
 
 

@@ -19,9 +19,10 @@ from devices.backends.programs import PROGRAMS
 from devices.reach import Farm, reach
 from ofa.errors import UserError
 from ofa.preprocessing import LITE0
+from specialize.export.onnx import onnx_model
 from specialize.export.tflite import tflite_model
 from tests.commands import command
-from tests.devices.phone import BENCHMARK, Phone
+from tests.devices.phone import BENCHMARK, PERF_TEST, Phone
 from tests.networks import labels_of, network
 from tests.strategies import TINY
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -97,6 +98,24 @@ def test_on_the_command_line(connect: Connect, files: tuple[Path, Path, Path]) -
     assert result.returncode == 0, result.stderr
     assert "3 repeats, tflite, xnnpack, 1 thread" in result.stdout
     assert list(phone.tmp.iterdir()) == []
+
+
+def test_onnx_files_run_in_their_own_program(connect: Connect, tmp_path: Path) -> None:
+    phone = connect()
+    tool = tmp_path / "onnxruntime_perf_test"
+    tool.write_text(PERF_TEST)
+    layers, folded = network(TINY, TINY.smallest(24))
+    model, broken = tmp_path / "model.onnx", tmp_path / "broken.onnx"
+    model.write_bytes(onnx_model(layers, folded, labels_of(layers), LITE0, "test"))
+    broken.write_bytes(b"not a model")
+    done = command("ofa-device", "measure", "pixel", model, "--benchmark", tool, "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert f"{model.stat().st_size / 1e5:.3g} ms median" in done.stdout
+    assert "3 repeats, onnxruntime, cpu, 1 thread" in done.stdout
+    assert list(phone.tmp.iterdir()) == []
+    done = command("ofa-device", "measure", "pixel", broken, "--benchmark", tool, "--quiet")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
