@@ -12,7 +12,7 @@ from ofa.layers import lower, macs
 from ofa.space import Arch
 from ofa.wilson import wilson
 from specialize.accuracy import rank
-from specialize.score import Scorer
+from specialize.score import Int8Scorer, Scorer, percent_right
 
 #: Name -> MACs that the smallest evaluated subnet stays below and the largest exceeds.
 SHIPPED = {"lite-imagenette": (25e6, 380e6), "mcu-cifar10": (0.6e6, 14e6)}
@@ -65,3 +65,14 @@ def test_its_claimed_accuracy_is_measured_again(checkpoint: Checkpoint, index: i
     low, high = wilson(value, count)
     assert (claim["test"]["low"], claim["test"]["high"]) == pytest.approx((low, high))
     assert np.isclose(claim["macs"], macs(lower(checkpoint.space, arch)))
+
+
+@pytest.mark.slow
+def test_integers_cost_at_most_a_point(checkpoint: Checkpoint) -> None:
+    """The subnet of median accuracy, on the shipped test images."""
+    evaluated = checkpoint.evaluated
+    middle = evaluated.genotypes[evaluated.accuracy.argsort()[len(evaluated.accuracy) // 2]]
+    scorer, test = Int8Scorer(checkpoint, checkpoint.samples()[0], threads=2), checkpoint.test()
+    cut = scorer.cut(checkpoint.space.decode(middle))
+    plain = percent_right(scorer.float_logits(cut, test), test.labels)
+    assert scorer.accuracy(cut, test) >= plain - 1

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.memory import flash_table
+from ofa.errors import UserError
 from ofa.layers import INPUT, Layer, lower
 from ofa.preprocessing import LITE0
 from ofa.space import Arch, Padding
@@ -141,6 +142,14 @@ def test_it_is_close_to_the_float_network(seed: int) -> None:
     # On average nothing is shifted: that is what the biases were corrected for.
     steps = np.abs((ours - exact).mean(0)) / np.abs(ours - exact).max()
     assert steps.max() < 0.5
+
+
+def test_images_of_another_size_are_refused() -> None:
+    layers, folded = network(TINY, TINY.largest(32))
+    with pytest.raises(
+        UserError, match=r"images of \(3, 24, 24\), the network takes \(3, 32, 32\)"
+    ):
+        quantize(layers, folded, np.zeros((16, 3, 24, 24), np.float32))
 
 
 def test_onnx_overflows_on_no_processor() -> None:
