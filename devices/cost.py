@@ -23,6 +23,12 @@ __all__ = [
     "warnings_for",
 ]
 
+#: Families of networks all of whose depthwise convolutions are 3x3.
+_OF_3X3 = {
+    "dscnn", "fdmobilenet", "mobilenet_v1", "mobilenet_v2", "resnet8", "resnet_v1_32",
+    "resnet_v1_8", "squeezenet", "st_mnist_v1",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:
@@ -141,9 +147,8 @@ def warnings_for(profile: Profile, layers: Sequence[Layer], point_ms: float) -> 
             f"the profile's networks took {low:g} to {high:g} ms; "
             f"this one, at {point_ms:.3g} ms, is outside"
         )
-    price = profile.coefficients
-    unmeasured = price["dw.k3"] == price["dw.k5"] == price["dw.k7"]
-    if unmeasured and any(one.op == "depthwise" and one.kernel > 3 for one in layers):
+    met_larger = not set(profile.valid.families) <= _OF_3X3
+    if not met_larger and any(one.op == "depthwise" and one.kernel > 3 for one in layers):
         found.append(
             "larger depthwise kernels than 3x3 were not measured there: they are priced by their "
             "MACs, which no bound covers"

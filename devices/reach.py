@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Literal, Protocol
 
 from devices.backends.adb import find_phones
@@ -196,18 +195,18 @@ class Farm:
         return [(first, one) for first, one in self._shared([[reference, m] for m in models])]
 
     def _shared(self, groups: Sequence[Sequence[Path]]) -> list[list[Measurement]]:
-        """Each group on one of the devices; one that fails once more.
+        """Each group on one of the devices; one that fails there on another.
 
-        Raises Unfinished where no device is left, or a group failed twice.
+        Raises Unfinished where no device is left, or a group failed on all.
         """
         found: dict[int, list[Measurement]] = {}
-        errors: list[list[UserError]] = [[] for _ in groups]
+        failed: list[dict[Board, UserError]] = [{} for _ in groups]
         alive = list(self.meters)
-        while wanted := [i for i in range(len(groups)) if i not in found and len(errors[i]) < 2]:
-            left: SimpleQueue[int] = SimpleQueue()
+        while wanted := [index for index in range(len(groups)) if index not in found]:
             for index in wanted:
-                left.put(index)
-            share = partial(_share, groups=groups, left=left, found=found, errors=errors)
+                if all(meter in failed[index] for meter in alive):
+                    raise Unfinished(failed[index][alive[-1]], found)
+            share = partial(_share, groups=groups, wanted=wanted, found=found, failed=failed)
             with ThreadPoolExecutor(len(alive)) as pool:
                 ends = list(pool.map(share, alive))
             alive = [meter for meter, end in zip(alive, ends, strict=True) if end is None]
@@ -215,34 +214,34 @@ class Farm:
                 if not alive:
                     raise Unfinished(error, found)
                 self.tell(f"{error}; the others go on")
-        for index, twice in enumerate(errors):
-            if index not in found:
-                raise Unfinished(twice[-1], found)
         return [found[index] for index in range(len(groups))]
 
 
 def _share(
     meter: Board,
     groups: Sequence[Sequence[Path]],
-    left: SimpleQueue[int],
+    wanted: list[int],
     found: dict[int, list[Measurement]],
-    errors: list[list[UserError]],
+    failed: list[dict[Board, UserError]],
 ) -> UserError | None:
-    """Measure what is left, one after the other, into ``found``; the error that lost the device.
+    """Measure what is wanted, one after the other, into ``found``; the error that lost the device.
 
-    Another error is of a group, and goes into ``errors``.
+    Another error is of a group, which is left to other devices then.
     """
-    while True:
+    for index in list(wanted):
+        if meter in failed[index]:
+            continue
         try:
-            index = left.get_nowait()
-        except Empty:
-            return None
+            wanted.remove(index)
+        except ValueError:
+            continue  # another one has taken it
         try:
             found[index] = meter.measure(groups[index])
         except UserError as error:
             if not meter.answers:
                 return error
-            errors[index].append(error)
+            failed[index][meter] = error
+    return None
 
 
 def here(name: str) -> Local:
@@ -276,8 +275,9 @@ def uncompiled(profile: Profile) -> list[str]:
                 "compiler, plans it"
             ]
         return []
+    missing = "" if Vela.installed() else ", since ethos-u-vela is not installed"
     return [
-        "the compiler was not asked, since ethos-u-vela is not installed: latency is the profile's "
+        f"the compiler was not asked{missing}: latency is the profile's "
         "estimate of what it says, and memory is of the activations as they are in the layers"
     ]
 

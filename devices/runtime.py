@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 
 from devices.profile import CALIBRATED, Profile, get_profile, load_profiles
-from devices.reach import Local, Meter, here, host_of
+from devices.reach import Compiler, Local, Meter, here, host_of
 from ofa.errors import UserError
 
 __all__ = ["Use", "for_use", "parse_use", "profile_for", "runs_as_said"]
@@ -71,11 +71,12 @@ def runs_as_said(runtime: str, meter: Meter) -> bool:
     """
     use = parse_use(runtime)
     words = (use.software or "").casefold().split()
-    if isinstance(meter, Local):
+    if isinstance(meter, Local | Compiler):
         software = meter.software.casefold().split()[: len(words)] == words
     else:
         software = words[:1] in ([], [meter.runtime])
-    delegate = use.delegate is None or _DELEGATES[use.delegate] == "cpu"
+    runs_on = "npu" if isinstance(meter, Compiler) else "cpu"
+    delegate = use.delegate is None or _DELEGATES[use.delegate] == runs_on
     return software and delegate and use.threads in (None, meter.threads)
 
 

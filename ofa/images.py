@@ -177,7 +177,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def open_images(path: Path, known: Sequence[str] = ()) -> dict[str, Images]:
-    """The splits of a folder or zip: ``train`` and, where it has one, ``val``.
+    """The splits of a folder or zip: ``train`` and, where it has one, ``val``; one alone is train.
 
     One folder around all of it, as a zip of a folder has, is passed over; links are followed.
     known: the classes, of which some may have no images there; without them they are what is found.

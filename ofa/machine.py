@@ -21,8 +21,8 @@ def check_torch(what: str, where: str) -> None:
 
 def check_writable(folder: Path, where: str) -> None:
     """Raise UserError where no file can be made in a folder, or where it is to be made."""
-    there = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     try:
+        there = next(path for path in [folder, *folder.absolute().parents] if path.exists())
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:

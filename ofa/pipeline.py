@@ -238,15 +238,16 @@ def average(
 
 def _asked(source: Checkpoint) -> int:
     """How many images its run was to hold out; copies among them were left out."""
-    data, _ = _origin(source)
-    return int(data.get("asked_held_out", data["held_out_images"]))
+    return int(_origin(source)[0]["asked_held_out"])
 
 
 def _origin(source: Checkpoint) -> tuple[dict[str, Any], int]:
     """What its card says of its images, and its seed. Raises UserError."""
     try:
         data, seed = source.card["data"], int(source.card["seed"])
-        return {**data, "source": data["source"], "train_images": data["train_images"]}, seed
+        asked = data.get("asked_held_out") or data["held_out_images"]
+        given = {"source": data["source"], "train_images": data["train_images"]}
+        return {**given, "asked_held_out": asked}, seed
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"it does not say what it was trained on ({error})", str(source.path / "card.json")

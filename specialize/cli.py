@@ -38,10 +38,15 @@ def specialize(
     ] = None,
     sram: Annotated[
         str | None,
-        typer.Option(metavar="VALUE", help="For the activations that exist at once: 256kB, 1MiB."),
+        typer.Option(
+            metavar="VALUE",
+            help="For the activations that exist at once, on a microcontroller for the arena: "
+            "256kB, 1MiB.",
+        ),
     ] = None,
     flash: Annotated[
-        str | None, typer.Option(metavar="VALUE", help="For the TFLite file: 900kB, 4MB.")
+        str | None,
+        typer.Option(metavar="VALUE", help="For the TFLite file, as compiled: 900kB, 4MB."),
     ] = None,
     minimize: Annotated[
         str | None,

@@ -103,8 +103,8 @@ def specialize_fleet(
     from specialize.compare import render as page_of
 
     names = [name if name in HOSTS else get_profile(name).name for name in devices]
-    for name in names:
-        if name in HOSTS or host_of(get_profile(name)) is not None:
+    for device, name in zip(devices, names, strict=True):
+        if name in HOSTS or host_of(get_profile(device)) is not None:
             raise UserError(
                 "this machine is measured alone", f"--device {name}", "run it on its own"
             )

@@ -136,8 +136,8 @@ def specialize(
     """Find, cut, verify and write the subnet that is most accurate on ``device`` in ``budget``.
 
     device: a profile's name, alias or file, or ``host``, ``host-onnxruntime``. budget: one or
-    several texts with units ("20ms", "300MMACs", "3Mparams"). sram: for the activations that exist
-    at once, flash: for the TFLite file ("256kB", "2MiB"). minimize, min_accuracy, tradeoff: see
+    several texts with units ("20ms", "300MMACs", "3Mparams"). sram, flash: for what ``Memory`` of
+    the report says ("256kB", "2MiB"). minimize, min_accuracy, tradeoff: see
     ``Objective``; without them the highest accuracy within the budgets is best. strategy: a name of
     ``STRATEGIES``. evaluations: subnets near the budget that are scored on images before the choice
     and refine the accuracy model. output: by default a folder of the working directory named after
@@ -146,7 +146,8 @@ def specialize(
     space: of a checkpoint that is a .pth file of the research code, which needs images, see
     ``converted``. pareto: write the whole front too, as front.csv and front.png. serials, ssh,
     benchmark: where the device is connected, see ``devices.reach``; then candidates are measured
-    there, those that miss the budget are left out, and the winner is measured once more. precision:
+    there, those that miss the budget are left out, and the winner is measured once more, up to
+    three times where it misses, and then refused. precision:
     ``float32`` or ``int8``, of the files; by default what the device's profile is of. runtime: what
     will run the file there ("tflite 2.16, 4 threads"); where the profile is of another one it is
     refused, or with assume_runtime its bound is widened, see ``devices.runtime``.
@@ -185,7 +186,7 @@ def specialize(
     if device not in HOSTS:
         profile, assumed = profile_for(device, runtime, assume_runtime, meter, precision)
         if meter is not None and not runs_as_said(runtime, meter):
-            if not isinstance(meter, Local):
+            if not isinstance(meter, Local | Compiler):
                 raise UserError(
                     f"it is measured with {meter.runtime}, {meter.threads} threads, on its CPU",
                     f"--runtime {runtime!r}",

@@ -101,7 +101,7 @@ class Finetuned(_Part):
 
 
 class Measured(_Part):
-    """A measured latency, in ms."""
+    """A latency in ms, measured, or as a compiler estimates it."""
 
     median: float
     p90: float
@@ -120,17 +120,18 @@ class Latency(_Part):
     point: float = _about("prediction")
     bound: float = _about("holds with `confidence`")
     confidence: float
-    measured: Measured | None = _about("on the device, where it was reachable")
+    measured: Measured | None = _about("on the device, where it or its compiler was at hand")
 
 
 class Memory(_Part):
-    """Memory of the TFLite file, in bytes."""
+    """Memory that the network needs on the device, in bytes."""
 
     sram_bytes: int = _about(
-        "on a microcontroller the tensor arena, on an Ethos-U what its compiler plans; elsewhere "
-        "the activations that exist at once, to which a runtime adds its own"
+        "on a microcontroller the tensor arena; on an Ethos-U what its compiler plans in SRAM, "
+        "with 16 KiB for the interpreter where that is there too; elsewhere the activations that "
+        "exist at once, to which a runtime adds its own"
     )
-    flash_bytes: int = _about("size of the file")
+    flash_bytes: int = _about("size of the TFLite file, of an Ethos-U of the compiled one")
 
 
 class Candidate(_Part):
@@ -139,7 +140,7 @@ class Candidate(_Part):
     architecture: str
     estimated: float = _about("percent, by the accuracy model")
     held_out: Share
-    latency_ms: float = _about("point prediction")
+    latency_ms: float = _about("point prediction, or what the device's compiler says")
 
 
 class Ranking(_Part):

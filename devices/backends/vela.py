@@ -142,9 +142,8 @@ class Vela:
 
         graph = Model.GetRootAsModel(compiled, 0).Subgraphs(0)
         tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
-        return max(
-            int(tensor.Shape(0)) for tensor in tensors if tensor.Name().startswith(b"scratch")
-        )
+        scratch = (tensor for tensor in tensors if tensor.Name().startswith(b"scratch"))
+        return max((int(tensor.Shape(0)) for tensor in scratch), default=0)
 
     def _compile(self, model: bytes) -> tuple[Compiled, bytes]:
         from ethosu.vela import vela

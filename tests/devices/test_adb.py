@@ -178,6 +178,18 @@ def test_what_a_farm_measured_stays_where_a_model_is_broken(
     assert "the others go on" not in done.stderr
 
 
+@pytest.mark.slow
+def test_a_farm_does_without_a_phone_that_is_full(
+    connect: Connect, files: tuple[Path, Path, Path]
+) -> None:
+    """It answers at once, and would fail all models before another has measured one."""
+    tool, small, large = files
+    full = connect(before=lambda c: (b"No space left on device", 1) if "--graph" in c else None)
+    good = connect()
+    meter = reach("pixel4", serials=[full.serial, good.serial], benchmark=tool)
+    assert len(meter.measure([small, large, small])) == 3
+
+
 def test_a_phone_that_does_not_trust_is_named(connect: Connect) -> None:
     phone = connect(trusts=False)
     with pytest.raises(UserError, match="does not trust this computer") as caught:

@@ -43,7 +43,7 @@ def test_show_tells_how_far_a_profile_can_be_trusted() -> None:
         "224 px, 1.99 to 908.4 ms", "MIT", "EdgeSys",
     ):  # fmt: skip
         assert text in shown.stdout
-    assert "SRAM 1024 KiB, flash 2048 KiB" in command("ofa-device", "show", "stm32h7").stdout
+    assert "SRAM 512 KiB, flash 2048 KiB" in command("ofa-device", "show", "stm32h7").stdout
     assert "measured when you specialize" in command("ofa-device", "show", "host").stdout
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from devices.backends.litert import Litert
 from devices.calibrate import write_profile
 from devices.profile import MEASURED_HERE, get_profile, load_profiles
-from devices.reach import here
+from devices.reach import here, reach
 from devices.runtime import Use, for_use, parse_use, profile_for, runs_as_said
 from ofa.errors import UserError
 from ofa.machine import processor_name
+from tests.commands import need
 
 
 def test_words_become_a_use() -> None:
@@ -108,3 +109,9 @@ def test_a_profile_of_this_machine_is_of_what_was_installed(tmp_path: Path) -> N
 )
 def test_what_is_measured_is_what_will_run(runtime: str, runs: bool) -> None:
     assert runs_as_said(runtime, here("host")) == runs
+
+
+@pytest.mark.parametrize(("runtime", "runs"), [("", True), ("npu", True), ("cpu", False)])
+def test_what_is_compiled_is_what_will_run(runtime: str, runs: bool) -> None:
+    need("ethos-u55-128")
+    assert runs_as_said(runtime, reach("ethos-u55-128")) == runs

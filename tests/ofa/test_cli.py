@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from ofa.checkpoint import read_checkpoint
+from ofa.data import splits_of
+from ofa.pipeline import Options, _start
 from tests.commands import command
 
 
@@ -97,6 +99,19 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
                     "--output", "no", cwd=tmp_path)  # fmt: skip
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
     assert "does not continue it" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_network_alone_begins_with_the_channels_that_matter(alone: bool, photos: Path) -> None:
+    """It has a part of the published ones; a supernet sorts them before its widths open."""
+    arch = "r96 3x3e1 3x3e3 3x3e3 3x3e3 3x3e3 3x3e3 3x3e3" if alone else ""
+    options = Options(data=str(photos), output=photos.parent / "out", arch=arch)
+    space, tensors, *_ = _start(options, splits_of(photos, None, 12, 0))
+    matter = [
+        abs(tensors[f"s{s}.b{b}.project.weight"]).sum((0, 2, 3)) for s, b in space.positions if s
+    ]
+    assert alone == all((np.diff(weights) <= 0).all() for weights in matter)
 
 
 @pytest.mark.slow
