@@ -143,9 +143,10 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
     """Open a folder or zip, skip what does not decode, and hold images out of its training part.
 
     held_out: number of images; at most a fifth of them are taken. Test images come from ``test``,
-    of which its ``val/`` where it has ``train/`` too, else from the ``val/`` of ``path``; else as many as are held out, at most an eighth of what is
-    left, are set apart. A picture that is in several parts stays in the last one, so that none is
-    chosen by or reported on that was trained on. Raises UserError.
+    of which its ``val/`` where it has ``train/`` too, else from the ``val/`` of ``path``; else as
+    many as are held out, at most an eighth of what is left, are set apart. A picture that is in
+    several parts stays in the last one, so that none is chosen by or reported on that was trained
+    on. Raises UserError.
     """
     found = open_images(path)
     train, digests, skipped = _decoded(found["train"])
