@@ -74,7 +74,7 @@ def test_this_machine_is_calibrated_used_and_checked(
     assert record.read_text().splitlines() == rows
     profile = get_profile(str(folder / "my-laptop.json"))
     assert profile.errors["leave_one_out"]["n"] == 11
-    assert 0.9 in profile.bound
+    assert profile.bound[0.9] >= 1.1  # minutes later the machine may be slower
 
     used = run("ofa-specialize", "--device", "my-laptop", "--budget", "100ms", "--quiet")
     assert used.returncode == 0, used.stderr
