@@ -64,17 +64,12 @@ class Table:
             _NEGATED[self.reduce] if factor < 0 else self.reduce,
         )
 
-    def plus(self, constant: float) -> Table:
-        """The table of the quantity and a constant."""
-        cost = self.cost_RPC if self.reduce == "sum" else self.cost_RPC + constant
-        return replace(self, fixed_R=self.fixed_R + constant, cost_RPC=cost)
-
-    def at_most(self, most: float) -> Table:
-        """The table of a maximum that ``most`` limits."""
+    def mapped(self, rule: Callable[[float], float]) -> Table:
+        """The table of ``rule`` of a maximum; it must not fall where that grows."""
         assert self.reduce == "max"
-        missing = np.isposinf(self.cost_RPC)
-        cost = np.where(missing, np.inf, np.minimum(self.cost_RPC, most))
-        return replace(self, fixed_R=np.minimum(self.fixed_R, most), cost_RPC=cost)
+        each, missing = np.vectorize(rule, otypes=[float]), np.isposinf(self.cost_RPC)
+        cost = np.where(missing, np.inf, each(np.where(missing, 0.0, self.cost_RPC)))
+        return replace(self, fixed_R=each(self.fixed_R), cost_RPC=cost)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

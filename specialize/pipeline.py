@@ -239,7 +239,7 @@ def specialize(
             return [one.sram for one in bench.compile(archs)]
         npu = ACCELERATORS.get(profile.hardware.device)
         sizes = [sram_bytes(lower(source.space, arch), precision, profile.engine) for arch in archs]
-        return [npu.sram(size) for size in sizes] if npu is not None else sizes
+        return [int(npu.sram(size)) for size in sizes] if npu is not None else sizes
 
     evaluated = source.evaluated
     with clock("accuracy model"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from devices.backends.vela import ACCELERATORS, FOR_INTERPRETER
+from devices.backends.vela import ACCELERATORS
 from devices.cost import bound_factor, latency_table
 from devices.memory import ENGINES, flash_table, sram_table
 from devices.profile import Profile
@@ -30,8 +30,7 @@ def cost_tables(
     npu = ACCELERATORS.get(profile.hardware.device)
     if npu is not None:
         assert isinstance(sram, Table)
-        # What does not fit into an NPU's own memory goes elsewhere.
-        sram = sram.plus(FOR_INTERPRETER) if npu.own is None else sram.at_most(npu.own)
+        sram = sram.mapped(npu.sram)
     return {
         "latency": latency_table(space, profile),
         "macs": tabulate(space, lambda layer: layer.macs),

@@ -23,11 +23,11 @@ from platformdirs import user_cache_path
 
 from ofa.errors import UserError
 
-__all__ = ["ACCELERATORS", "FOR_INTERPRETER", "Compiled", "Vela"]
+__all__ = ["ACCELERATORS", "Compiled", "Vela"]
 
 _PACKAGE = "ethos-u-vela"
 #: Bytes of an arena beside what Vela plans for it: of the interpreter.
-FOR_INTERPRETER = 16 << 10
+_FOR_INTERPRETER = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,12 @@ class Accelerator:
     memory: str
     own: int | None = None
 
-    def sram(self, planned: int) -> int:
-        """Bytes of SRAM that a network needs whose maps take ``planned``."""
-        return planned + FOR_INTERPRETER if self.own is None else min(planned, self.own)
+    def sram(self, planned: float) -> float:
+        """Bytes of SRAM that a network needs whose maps take ``planned``.
+
+        What does not fit into an NPU's own goes elsewhere.
+        """
+        return planned + _FOR_INTERPRETER if self.own is None else min(planned, self.own)
 
     def __str__(self) -> str:
         return f"{self.system}, {self.memory}"
@@ -175,7 +178,7 @@ class Vela:
         if on_cpu is None:
             raise UserError(f"vela {self.version} does not tell what is left to the CPU", self.name)
         kib = {key: float(value or 0) for key, value in row.items() if "memory_used" in key}
-        arena = self._planned(written) + FOR_INTERPRETER
+        arena = self._planned(written) + _FOR_INTERPRETER
         sram = round(1024 * kib["sram_memory_used"])
         found = Compiled(
             ms=1e3 * float(row["inference_time"]),
