@@ -38,7 +38,16 @@ from ofa.wilson import wilson
 from specialize import report as r
 from specialize.accuracy import AccuracyModel, fit, percent, rank
 from specialize.bench import Bench
-from specialize.calibration import at_present_pace, p90_at_most, profile_here
+from specialize.calibration import at_present_pace, profile_here
+from specialize.closed_loop import (
+    NEAR_LEAST,
+    TIGHTENINGS,
+    keep_compiled,
+    keep_fitting,
+    keep_measured,
+    measured_last,
+    shares,
+)
 from specialize.convert import converted
 from specialize.export.carray import ETHOS_U, c_sources, operators_of
 from specialize.export.onnx import onnx_model
@@ -53,13 +62,11 @@ from specialize.pose import check_reachable, cost_tables, demanding, memory_of, 
 from specialize.problem import (
     REPORTED,
     SLACK,
-    Budget,
     Limit,
     Objective,
     Problem,
     Quantity,
     budgets_of,
-    enough,
 )
 from specialize.refine import evaluate_more
 from specialize.samples import samples
@@ -72,17 +79,6 @@ __all__ = ["Result", "default_checkpoint", "specialize"]
 #: as this many MACs pay for, which is 80 at 150 MMACs, and no fewer.
 _FIRST_LOOK, _FIRST_LOOK_MACS = 80, 12e9
 _FINALISTS = 3
-#: Searches, with a limit that is tightened where candidates do not hold when they are measured or
-#: scored on images, and loosened where they leave room; twice as many where they are measured.
-_TIGHTENINGS = 4
-#: Measurements of a candidate, and the share of a latency budget that all must be within for one
-#: more to keep it: on a shared machine one more of a network just within is often above.
-_TIMES, _SURE = 3, 0.95
-#: What a measured latency may leave of that, as a factor, before the search uses it.
-_ROOM = 1.05
-#: Where the bound of no network keeps a budget, those are measured first whose latency is within
-#: this of the least.
-_NEAR_LEAST = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +227,7 @@ def specialize(
 
     def problem_of(accuracy: Table, objective: Objective = objective) -> Problem:
         posed = pose(source.space, accuracy, costs, profile, budgets, objective, confidence)
-        return posed if bench is None else posed.within_reach("latency", _NEAR_LEAST)
+        return posed if bench is None else posed.within_reach("latency", NEAR_LEAST)
 
     def arenas(archs: Sequence[Arch]) -> list[int]:
         """Bytes of memory while each runs, exactly."""
@@ -275,7 +271,7 @@ def specialize(
 
     def find(problem: Problem, seed: int) -> SearchResult:
         """The same, of what packs into the memory."""
-        return _keep_fitting(problem, look(problem, seed), arenas, look, seed, tell)
+        return keep_fitting(problem, look(problem, seed), arenas, look, seed, tell)
 
     def compiled(cut: Cut) -> dict[Quantity, float]:
         """What the compiler says that the file takes; nothing without one."""
@@ -287,7 +283,7 @@ def specialize(
         return {"latency": found.ms, "sram": found.sram, "flash": found.flash}
 
     bound, short = np.nan, None
-    for attempt in range(_TIGHTENINGS):
+    for attempt in range(TIGHTENINGS):
         try:
             found = find(problem, seed + attempt)
         except UserError as error:
@@ -296,16 +292,17 @@ def specialize(
             bound = found.bound
         if bench is not None:
             with clock("measure candidates"):
-                found = _keep_measured(bench, profile, problem, found, find, seed, tell)
+                found = keep_measured(bench, profile, problem, found, find, seed, tell)
             bound = max(bound, found.bound)  # unless measuring loosened it
         with clock("score"):
             archs = [source.space.decode(row) for row in found.genotypes]
             estimates = percent(model.table.price(found.genotypes))
             scored = _score(scorer, archs, estimates, held_out, objective, costs, compiled, tell)
         if isinstance(meter, Compiler):
-            scored, problem = _keep_compiled(
-                meter, problem, scored, attempt + 1 == _TIGHTENINGS, tell
+            kept, problem = keep_compiled(
+                meter, problem, [one.compiled for one in scored], attempt + 1 == TIGHTENINGS, tell
             )
+            scored = [scored[index] for index in kept]
             if not scored:
                 continue
         winner = scored[0]
@@ -320,14 +317,14 @@ def specialize(
             "--min-accuracy",
             f"try {winner.held_out.value - 0.05:.1f}",
         )
-        if attempt + 1 == _TIGHTENINGS or not problem.possible:
+        if attempt + 1 == TIGHTENINGS or not problem.possible:
             raise short
     tuned = None
     if train is not None:
         with clock("fine-tune"):
             cut, tuned = tune(
                 scorer, winner.cut, train, held_out, seconds,
-                lambda cut: all(share <= 1 for share in _shares(problem, compiled(cut)).values()),
+                lambda cut: all(share <= 1 for share in shares(problem, compiled(cut)).values()),
                 seed, tell,
             )  # fmt: skip
             winner = replace(winner, cut=cut, held_out=tuned.after if tuned.kept else tuned.before)
@@ -377,7 +374,7 @@ def specialize(
     if bench is not None:
         with clock("measure winner"):
             own = files[f"model{bench.meter.suffix}"]
-            last, repeated = _measured_last(bench, own, budgets, tell)
+            last, repeated = measured_last(bench, own, budgets, tell)
             on_device = _measured(last)
         if isinstance(bench.meter, Local):
             at_home[bench.meter.suffix == ".onnx"] = on_device
@@ -472,165 +469,6 @@ class _Scored:
     estimated: float
     held_out: r.Share
     compiled: Mapping[Quantity, float]
-
-
-def _keep_fitting(
-    problem: Problem,
-    found: SearchResult,
-    arenas: Callable[[Sequence[Arch]], list[int]],
-    look: Callable[[Problem, int], SearchResult],
-    seed: int,
-    tell: Callable[[str], None],
-) -> SearchResult:
-    """Only candidates whose memory, packed as it will be, keeps its budget.
-
-    The search knows what exists at once, and packing may leave gaps. Where no candidate fits, the
-    limit is tightened by what the smallest exceeds it, and the search is repeated.
-    """
-    most = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "sram"]
-    if not most:
-        return found
-    for attempt in range(_TIGHTENINGS):
-        sizes = np.array(arenas([problem.space.decode(row) for row in found.genotypes]))
-        fits = sizes <= min(most)
-        if fits.any():
-            return replace(found, genotypes=found.genotypes[fits], values=found.values[fits])
-        tell(f"none of {len(sizes)} candidates fits into the memory when it is packed")
-        factor = min(most) / sizes.min()
-        problem = problem.tightened("sram", factor)
-        found = look(problem, seed + attempt + 1)
-    raise UserError(
-        f"no subnet was found that packs into {Budget('sram', min(most))}",
-        "--sram",
-        f"try {enough('sram', float(sizes.min()))}",
-    )
-
-
-def _keep_measured(
-    bench: Bench,
-    profile: Profile,
-    problem: Problem,
-    found: SearchResult,
-    look: Callable[[Problem, int], SearchResult],
-    seed: int,
-    tell: Callable[[str], None],
-) -> SearchResult:
-    """Only candidates that were measured within the latency budget three times, with some room.
-
-    A compiler's answer is the same each time, so there one within the budget is enough. Within:
-    what the 90th percentile is at most. Where none is, the limit is tightened by what the
-    fastest missed, down to the fastest that there are; where even the slowest leaves room it is
-    loosened by that; and the search is repeated.
-    """
-    budgets = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "latency"]
-    if not budgets:
-        return found
-    budget = min(budgets)
-    times, limit = (1, budget) if bench.deterministic else (_TIMES, _SURE * budget)
-    kept: SearchResult | None = None
-    least = np.inf
-    for attempt in range(2 * _TIGHTENINGS):  # a disturbed moment tightens too far: that is undone
-        archs = [problem.space.decode(row) for row in found.genotypes]
-        p90 = np.zeros(len(archs))
-        for _ in range(times):
-            holds = np.flatnonzero(p90 <= limit)
-            if len(holds):
-                again = p90_at_most(bench, [archs[i] for i in holds], profile)
-                p90[holds] = np.maximum(p90[holds], again)
-        holds = np.flatnonzero(p90 <= limit)
-        least = min(least, p90.min())
-        tell(f"measured {len(archs)} candidates: {len(holds)} keep {budget:g} ms")
-        if len(holds):
-            kept = replace(found, genotypes=found.genotypes[holds], values=found.values[holds])
-        elif kept is not None:
-            break
-        nearest = p90[holds].max() if len(holds) else p90.min()
-        if len(holds) and limit < _ROOM * nearest:
-            break
-        tight = problem.tightened("latency", 0.98 * limit / nearest)
-        if not bench.deterministic:
-            tight = tight.within_reach("latency", 1.0)
-        try:
-            found = look(tight, seed + attempt + 1)
-        except UserError:
-            if kept is None and not bench.deterministic:
-                continue  # none can, which tells of a disturbed moment: the same once more
-            break
-        problem = tight
-        if kept is not None and found.values[0] <= kept.values[0]:
-            break  # the room is of no use
-    if kept is not None:
-        return kept
-    sure = "" if bench.deterministic else f", with {100 * (1 - _SURE):.0f} % to spare"
-    raise UserError(
-        f"no subnet was measured within {budget:g} ms{sure}; the nearest: {least:.2f} (p90)",
-        f"--device {bench.name}",
-        f"give a larger --budget{'' if bench.deterministic else ', or repeat on an idle machine'}",
-    )
-
-
-def _measured_last(
-    bench: Bench, file: bytes, budgets: Sequence[Budget], tell: Callable[[str], None]
-) -> tuple[Measurement, str | None]:
-    """The chosen network's own file, within the latency budget, and what to say of more tries.
-
-    A moment that others disturb is measured again; where each try misses the budget it is refused.
-    """
-    most = min((one.limit for one in budgets if one.quantity == "latency"), default=np.inf)
-    missed: list[float] = []
-    for _ in range(1 if bench.deterministic else _TIMES):
-        (found,) = bench.measure_files([file])
-        if found.p90_ms <= most * (1 + SLACK):
-            told = ", ".join(f"{ms:.4g}" for ms in missed)
-            return found, f"measured again, after {told} ms (p90) in other tries" if told else None
-        missed.append(found.p90_ms)
-        tell(f"the chosen network took {found.p90_ms:.4g} ms (p90), the budget is {most:g}")
-    raise UserError(
-        f"the chosen network kept {most:g} ms before, and no longer; the nearest: "
-        f"{min(missed):.4g} (p90)",
-        f"--device {bench.name}",
-        "repeat on an idle machine, or give a larger --budget",
-    )
-
-
-def _keep_compiled(
-    meter: Compiler,
-    problem: Problem,
-    scored: list[_Scored],
-    last: bool,
-    tell: Callable[[str], None],
-) -> tuple[list[_Scored], Problem]:
-    """Those whose own file keeps the budgets as the compiler has it, and what to search next.
-
-    It packs weights by their values, and those of a candidate are known once it is quantized. Where
-    none keeps them, what the nearest exceeds is tightened, unless this is the last attempt.
-    """
-    shares = [_shares(problem, one.compiled) for one in scored]
-    excesses = [max(share.values(), default=0) for share in shares]
-    kept = [one for one, excess in zip(scored, excesses, strict=True) if excess <= 1]
-    if kept:
-        return kept, problem
-    nearest = int(np.argmin(excesses))
-    for quantity, share in shares[nearest].items():
-        if share > 1:
-            problem = problem.tightened(quantity, 0.99 / share)
-    over = f"the nearest exceeds them by {100 * (excesses[nearest] - 1):.1f} %"
-    if last or not problem.possible:
-        raise UserError(
-            f"no subnet keeps the budgets when it is compiled; {over}",
-            f"--device {meter.device}",
-            "give a larger budget, or more --candidates",
-        )
-    tell(f"none of {len(scored)} candidates keeps the budgets when it is compiled; {over}")
-    return [], problem
-
-
-def _shares(problem: Problem, costs: Mapping[Quantity, float]) -> dict[Quantity, float]:
-    """What costs take of each budget, as a share."""
-    budgets = sorted((limit.budget for limit in problem.limits), key=lambda one: -one.limit)
-    return {  # of several budgets for one quantity the smallest
-        one.quantity: costs[one.quantity] / one.limit for one in budgets if one.quantity in costs
-    }
 
 
 def _score(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-# A user's own devices are none of the tests' business.
-os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).parent / "no-configuration")
+# A user's own devices are none of the tests' business. (A browser writes into this folder.)
+_configuration = tempfile.TemporaryDirectory(prefix="no-configuration-")
+os.environ["XDG_CONFIG_HOME"] = _configuration.name
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many processes of tests as cores: a thread that waits must not spin.

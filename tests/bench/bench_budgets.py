@@ -30,7 +30,7 @@ from ofa.sampling import spread
 from specialize.accuracy import fit
 from specialize.bench import Bench
 from specialize.calibration import at_pace_of, at_present_pace, calibrate
-from specialize.pipeline import _NEAR_LEAST, _keep_measured
+from specialize.closed_loop import NEAR_LEAST, keep_measured
 from specialize.pose import cost_tables, pose
 from specialize.problem import Budget, Objective, Problem
 from specialize.search import SearchResult, exact
@@ -166,13 +166,13 @@ def budgets_kept(bench: Bench, profile: Profile) -> tuple[int, int, int, float]:
         paced = at_present_pace(profile, bench)
         costs = cost_tables(space, paced, checkpoint.labels, "float32")
         problem = pose(space, accuracy, costs, paced, [budget], Objective(), 0.9)
-        problem = problem.within_reach("latency", _NEAR_LEAST)
+        problem = problem.within_reach("latency", NEAR_LEAST)
         try:
             found = look(problem, 0)
             (best,) = bench.measure([space.decode(found.genotypes[0])])
             sys.stdout.write(f"{budget}: measured {best.p90_ms:.3g} ms at the first try\n")
             first += best.p90_ms <= budget.limit
-            held = _keep_measured(bench, paced, problem, found, look, 0, print)
+            held = keep_measured(bench, paced, problem, found, look, 0, print)
         except UserError as error:
             sys.stdout.write(f"{error}\n")
             refused += 1
