@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -510,10 +511,14 @@ def _score(
     if not len(rest):
         return scored
     finalists = []
-    for one in sorted(scored[:_FINALISTS], key=lambda one: one.cut.arch.resolution):
-        right = one.held_out.value * len(first) + scorer.accuracy(one.cut, rest) * len(rest)
-        share = r.Share(value=right / len(held_out), n=len(held_out))
-        finalists.append(replace(one, held_out=share))
+    best = sorted(scored[:_FINALISTS], key=lambda one: one.cut.arch.resolution)
+    for _, group in groupby(best, lambda one: one.cut.arch.resolution):
+        alike = list(group)
+        accuracies = scorer.accuracies([one.cut for one in alike], rest)
+        for one, accuracy in zip(alike, accuracies, strict=True):
+            right = one.held_out.value * len(first) + accuracy * len(rest)
+            share = r.Share(value=right / len(held_out), n=len(held_out))
+            finalists.append(replace(one, held_out=share))
     return sorted(finalists, key=merit) + scored[_FINALISTS:]
 
 

@@ -7,12 +7,13 @@ hold the two equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from itertools import groupby
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -44,11 +45,17 @@ from specialize.export.onnx import (
 )
 from specialize.export.quantize import REPRESENTATIVE_IMAGES, Quantized, quantize
 from specialize.export.tflite import tflite_model
+from specialize.merge import merged
 
 __all__ = ["Cut", "Int8Scorer", "Scorer", "statistics_model"]
 
 _FEWEST_REPRESENTATIVE = 10
+#: Subnets in one graph. Folded weights are each one's own, those of a pass for statistics shared.
+_CUT_TOGETHER, _SCORED_TOGETHER = 10, 5
 _KEPT = 4  # sets of resized images: to recalibrate and to score with, at two resolutions
+
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,55 +95,88 @@ class Scorer:
 
     def cut(self, arch: Arch) -> Cut:
         """The subnet, recalibrated."""
+        return self.cuts([arch])[0]
+
+    def cuts(self, archs: Sequence[Arch]) -> list[Cut]:
+        """Subnets of one resolution, recalibrated together."""
         space = self.checkpoint.space
-        layers = lower(space, arch)
-        weights = extract(layers, self.checkpoint.tensors)
-        pixels = self.pixels_of(self.recalibration, arch.resolution)
-        statistics = self.recalibrate(layers, weights, pixels)
-        return Cut(arch, layers, fold(layers, weights, statistics, space.bn_eps))
+        pixels = self.pixels_of(self.recalibration, archs[0].resolution)
+        lowered = [lower(space, arch) for arch in archs]
+        weights = [extract(layers, self.checkpoint.tensors) for layers in lowered]
+        statistics = self.recalibrate(lowered, weights, pixels)
+        return [
+            Cut(arch, layers, fold(layers, own, found, space.bn_eps))
+            for arch, layers, own, found in zip(archs, lowered, weights, statistics, strict=True)
+        ]
 
     def score(self, archs: Iterable[Arch], images: Images) -> Iterator[tuple[Cut, float]]:
         """Each subnet in turn, and its accuracy on ``images``."""
-        for arch in archs:
-            cut = self.cut(arch)
-            yield cut, self.accuracy(cut, images)
+        for _, group in groupby(archs, lambda arch: arch.resolution):
+            for few in _portions(list(group), _CUT_TOGETHER):
+                for cuts in _portions(self.cuts(few), _SCORED_TOGETHER):
+                    yield from zip(cuts, self.accuracies(cuts, images), strict=True)
 
     def recalibrate(
-        self, layers: tuple[Layer, ...], weights: Weights, pixels: Pixels
-    ) -> Statistics:
-        """Layer name -> (mean, variance): batch statistics of (N, r, r, 3) images, averaged."""
-        model = statistics_model(layers, weights, self.checkpoint.space.bn_eps)
+        self,
+        networks: Sequence[tuple[Layer, ...]],
+        weights: Sequence[Weights],
+        pixels: Pixels,
+    ) -> list[Statistics]:
+        """Of each network, layer name -> (mean, variance) of (N, r, r, 3) images.
+
+        Statistics of batches, averaged.
+        """
+        eps = self.checkpoint.space.bn_eps
+        model, wanted = merged(
+            statistics_model(*network, eps) for network in zip(networks, weights, strict=True)
+        )
         session = self._session(model, self.threads)
+        del model  # it is as large as the session
         names = [output.name for output in session.get_outputs()]
-        totals = [np.zeros(output.shape[1], np.float64) for output in session.get_outputs()]
+        totals = {output.name: np.zeros(output.shape) for output in session.get_outputs()}
         for start in range(0, len(pixels), RECALIBRATION_BATCH):
             x = self._normalized(pixels[start : start + RECALIBRATION_BATCH])
-            for total, value in zip(totals, session.run(names, {INPUT: x}), strict=True):
-                total += value.reshape(-1) * (len(x) / len(pixels))
-        means = [total.astype(np.float32) for total in totals]
-        normalized = [layer.name for layer in layers if layer.has_batch_norm]
-        return {
-            name: (means[2 * i], np.maximum(means[2 * i + 1], 0))
-            for i, name in enumerate(normalized)
-        }
+            for name, value in zip(names, session.run(names, {INPUT: x}), strict=True):
+                totals[name] += value * (len(x) / len(pixels))
+        found = {name: total.astype(np.float32) for name, total in totals.items()}
+
+        def statistics(layers: tuple[Layer, ...], own: list[str]) -> Statistics:
+            normalized = [layer.name for layer in layers if layer.has_batch_norm]
+            return {
+                name: (found[mean], np.maximum(found[variance], 0))
+                for name, mean, variance in zip(normalized, own[::2], own[1::2], strict=True)
+            }
+
+        return [statistics(*network) for network in zip(networks, wanted, strict=True)]
 
     def logits(self, cut: Cut, images: Images) -> Array:
         """(N, classes) logits."""
-        model = onnx_model(
-            cut.layers, cut.folded, self.checkpoint.labels, self.checkpoint.preprocessing, "scored"
+        return self.all_logits([cut], images)[0]
+
+    def all_logits(self, cuts: Sequence[Cut], images: Images) -> list[Array]:
+        """(N, classes) logits of each of some subnets of one resolution."""
+        c, resolution = self.checkpoint, cuts[0].arch.resolution
+        model, wanted = merged(
+            onnx_model(cut.layers, cut.folded, c.labels, c.preprocessing, "") for cut in cuts
         )
         session = self._session(model)
+        del model
         name = session.get_inputs()[0].name
-        pixels = self.pixels_of(images, cut.arch.resolution)
-        batch = max(1, 32 * 128**2 // cut.arch.resolution**2)
+        pixels = self.pixels_of(images, resolution)
+        batch = max(1, 16 * 128**2 // resolution**2)
 
-        def run(start: int) -> Array:
+        def run(start: int) -> list[Array]:
             x = self._normalized(pixels[start : start + batch])
-            output: Array = session.run(None, {name: x})[0]
+            output: list[Array] = session.run([one for (one,) in wanted], {name: x})
             return output
 
         with ThreadPoolExecutor(self.threads) as pool:
-            return np.concatenate(list(pool.map(run, range(0, len(pixels), batch))))
+            parts = list(pool.map(run, range(0, len(pixels), batch)))
+        return [np.concatenate(own) for own in zip(*parts, strict=True)]
+
+    def accuracies(self, cuts: Sequence[Cut], images: Images) -> list[float]:
+        """Top-1 in percent of each of some subnets of one resolution."""
+        return [percent_right(own, images.labels) for own in self.all_logits(cuts, images)]
 
     def accuracy(self, cut: Cut, images: Images) -> float:
         """Top-1 in percent."""
@@ -172,19 +212,28 @@ class Int8Scorer(Scorer):
                 f"at least {_FEWEST_REPRESENTATIVE} are needed, beside as many to choose with",
             )
 
-    def cut(self, arch: Arch) -> Cut:
-        """The subnet, recalibrated and quantized."""
-        cut = super().cut(arch)
-        integers = quantize(cut.layers, cut.folded, self.representative(arch))
-        return replace(cut, quantized=integers)
+    def cuts(self, archs: Sequence[Arch]) -> list[Cut]:
+        """Subnets of one resolution, recalibrated together and quantized."""
+        images = self.representative(archs[0])
+        return [
+            replace(cut, quantized=quantize(cut.layers, cut.folded, images))
+            for cut in super().cuts(archs)
+        ]
 
     def representative(self, arch: Arch) -> Array:
         """(N, 3, r, r) normalized images to choose ranges by."""
         pixels = self.pixels_of(self.recalibration, arch.resolution)
         return self._normalized(pixels[:REPRESENTATIVE_IMAGES])
 
-    def logits(self, cut: Cut, images: Images) -> Array:
-        """(N, classes) logits."""
+    def all_logits(self, cuts: Sequence[Cut], images: Images) -> list[Array]:
+        """(N, classes) logits of each."""
+        return [self._int8_logits(cut, images) for cut in cuts]
+
+    def float_logits(self, cut: Cut, images: Images) -> Array:
+        """(N, classes) logits of the network before quantization."""
+        return super().all_logits([cut], images)[0]
+
+    def _int8_logits(self, cut: Cut, images: Images) -> Array:
         c = self.checkpoint
         model = tflite_model(
             cut.layers, cut.folded, c.labels, c.preprocessing, "scored", cut.quantized
@@ -197,9 +246,9 @@ class Int8Scorer(Scorer):
         with ThreadPoolExecutor(self.threads) as pool:
             return np.concatenate(list(pool.map(run, [part for part in parts if len(part)])))
 
-    def float_logits(self, cut: Cut, images: Images) -> Array:
-        """(N, classes) logits of the network before quantization."""
-        return super().logits(cut, images)
+
+def _portions(items: list[_Item], size: int) -> list[list[_Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def percent_right(logits: Array, labels: NDArray[np.int64]) -> float:
@@ -214,7 +263,7 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
     pools (the fastest form measured), then one multiply and one add. Of a 1x1 convolution y = W x
     that widens, both come from its smaller input: W E[x], and the diagonal of W E[x x'] W'; then
     the norm is folded into W. Outputs: for each layer with a batch norm its mean and its biased
-    variance, (1, C, 1, 1), in order.
+    variance, (C,), in order.
     """
     nodes, constants, outputs = [], [], []
 
@@ -228,9 +277,8 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
 
     if any(layer.activation == "relu6" for layer in layers):
         constants += [ZERO, SIX]
-    epsilon = constant("epsilon", eps)
-    flat, row = constant("flat", [0, 0, -1], np.int64), constant("row", [1, -1, 1, 1], np.int64)
-    column, list_ = constant("column", [-1, 1, 1, 1], np.int64), constant("list", [-1], np.int64)
+    epsilon, flat = constant("epsilon", eps), constant("flat", [0, 0, -1], np.int64)
+    column = constant("column", [-1, 1], np.int64)
     last_axis = constant("last_axis", [1], np.int64)
     for layer in layers:
         if layer.op == "mean":
@@ -245,53 +293,55 @@ def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) ->
             if active:
                 nodes.append(activation_node(layer.activation, result, name))
             continue
-        own, channels = weights[name], (1, -1, 1, 1)
-        weight = constant(f"{name}.weight", np.ascontiguousarray(own["weight"]))
+        own, y = weights[name], f"{name}.y"
+        weight = np.ascontiguousarray(own["weight"])
+        gamma, beta = (constant(f"{name}.{part}", own[part]) for part in ("gamma", "beta"))
         widens = layer.op == "conv" and layer.kernel == 1 and layer.out_shape[2] > layer.in_shape[2]
-        y = f"{name}.y"
         if widens:
+            matrix = constant(f"{name}.matrix", weight[:, :, 0, 0])
             pooled = node("GlobalAveragePool", [x], f"{name}.pooled")
-            mean_in = node("ReduceMean", [pooled], f"{name}.mean_in", axes=[0], keepdims=1)
-            mean = node("Conv", [mean_in, weight], f"{name}.mean")
+            mean_in = node("ReduceMean", [pooled], f"{name}.mean_in", axes=[0, 2, 3], keepdims=0)
+            mean = node("MatMul", [matrix, mean_in], f"{name}.mean")
             pixels = node("Reshape", [x, flat], f"{name}.pixels")
             turned = node("Transpose", [pixels], f"{name}.turned", perm=[0, 2, 1])
             products = node("MatMul", [pixels, turned], f"{name}.products")
             sums = node("ReduceMean", [products], f"{name}.sums", axes=[0], keepdims=0)
-            matrix = own["weight"][:, :, 0, 0]
-            scaled = constant(f"{name}.scaled", matrix / (layer.in_shape[0] * layer.in_shape[1]))
-            half = node("MatMul", [scaled, sums], f"{name}.half")
-            both = node("Mul", [half, constant(f"{name}.matrix", matrix)], f"{name}.both")
-            moment = node("ReduceSum", [both, last_axis], f"{name}.moment", keepdims=0)
-            second = node("Reshape", [moment, row], f"{name}.second_moment")
+            count = constant(f"{name}.count", layer.in_shape[0] * layer.in_shape[1])
+            moments = node("Div", [sums, count], f"{name}.moments")
+            half = node("MatMul", [matrix, moments], f"{name}.half")
+            both = node("Mul", [half, matrix], f"{name}.both")
+            second = node("ReduceSum", [both, last_axis], f"{name}.second_moment", keepdims=0)
         else:
-            nodes.append(conv_node(layer, [x, weight], y))
+            nodes.append(conv_node(layer, [x, constant(f"{name}.weight", weight)], y))
             pooled = node("GlobalAveragePool", [y], f"{name}.pooled")
-            mean = node("ReduceMean", [pooled], f"{name}.mean", axes=[0], keepdims=1)
+            mean = node("ReduceMean", [pooled], f"{name}.mean", axes=[0, 2, 3], keepdims=0)
             square = node("Mul", [y, y], f"{name}.square")
             pooled = node("GlobalAveragePool", [square], f"{name}.pooled_square")
-            second = node("ReduceMean", [pooled], f"{name}.second_moment", axes=[0], keepdims=1)
+            second = node(
+                "ReduceMean", [pooled], f"{name}.second_moment", axes=[0, 2, 3], keepdims=0
+            )
         mean_square = node("Mul", [mean, mean], f"{name}.mean_square")
         variance = node("Sub", [second, mean_square], f"{name}.variance")
-        safe = node("Add", [variance, epsilon], f"{name}.safe_variance")
-        deviation = node("Sqrt", [safe], f"{name}.deviation")
-        gamma = constant(f"{name}.gamma", own["gamma"].reshape(channels))
-        scale = node("Div", [gamma, deviation], f"{name}.scale")
-        shifted = node("Mul", [mean, scale], f"{name}.mean_scaled")
-        beta = constant(f"{name}.beta", own["beta"].reshape(channels))
-        shift = node("Sub", [beta, shifted], f"{name}.shift")
         if widens:
+            safe = node("Add", [variance, epsilon], f"{name}.safe_variance")
+            deviation = node("Sqrt", [safe], f"{name}.deviation")
+            scale = node("Div", [gamma, deviation], f"{name}.scale")
+            shifted = node("Mul", [mean, scale], f"{name}.mean_scaled")
+            bias = node("Sub", [beta, shifted], f"{name}.bias")
             factors = node("Reshape", [scale, column], f"{name}.factors")
-            folded = node("Mul", [weight, factors], f"{name}.folded")
-            bias = node("Reshape", [shift, list_], f"{name}.bias")
+            scaled = node("Mul", [matrix, factors], f"{name}.scaled")
+            shape = constant(f"{name}.shape", weight.shape, np.int64)
+            folded = node("Reshape", [scaled, shape], f"{name}.folded")
             nodes.append(conv_node(layer, [x, folded, bias], result))
         else:
-            normalized = node("Mul", [y, scale], f"{name}.scaled_output")
-            node("Add", [normalized, shift], result)
+            parts = [y, gamma, beta, mean, variance]
+            node("BatchNormalization", parts, result, epsilon=eps)
         if active:
             nodes.append(activation_node(layer.activation, result, name))
-        for output in (mean, variance):
-            shape = [1, layer.out_shape[2], 1, 1]
-            outputs.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, shape))
+        outputs += [
+            helper.make_tensor_value_info(output, TensorProto.FLOAT, [layer.out_shape[2]])
+            for output in (mean, variance)
+        ]
     side = layers[0].in_shape[0]
     image = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, side, side])
     graph = helper.make_graph(nodes, "statistics", [image], outputs, constants)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 
 from ofa.checkpoint import read_checkpoint
 from ofa.data import to_tensor
@@ -15,8 +18,9 @@ from ofa.evaluate import Evaluator, recalibrate
 from ofa.layers import lower
 from ofa.space import Arch
 from ofa.supernet import Supernet
-from ofa.weights import RECALIBRATION_BATCH, extract
-from specialize.score import Scorer, percent_right
+from ofa.weights import RECALIBRATION_BATCH, extract, shapes
+from specialize.merge import merged
+from specialize.score import Scorer, percent_right, statistics_model
 from tests.strategies import TINY, archs
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -36,7 +40,8 @@ def test_statistics_are_those_of_training_mode(scorer: Scorer) -> None:
     def law(arch: Arch) -> None:
         pixels = scorer.recalibration.pixels(arch.resolution)
         layers = lower(TINY, arch)
-        ours = scorer.recalibrate(layers, extract(layers, scorer.checkpoint.tensors), pixels)
+        weights = extract(layers, scorer.checkpoint.tensors)
+        (ours,) = scorer.recalibrate([layers], [weights], pixels)
         supernet = Supernet(TINY, scorer.checkpoint.tensors)
         theirs = recalibrate(
             TINY, arch, supernet.shared, iter(to_tensor(pixels).split(RECALIBRATION_BATCH))
@@ -61,3 +66,50 @@ def test_accuracy_is_that_of_torch(scorer: Scorer) -> None:
         assert logits.shape == (100, TINY.classes)
         ours = percent_right(logits, held_out.labels)
         assert abs(ours - evaluator.accuracy(TINY, arch, shared)) <= 1
+
+
+def test_subnets_together_are_what_each_is_alone(scorer: Scorer) -> None:
+    """What they share is computed once, and nothing that they do not."""
+    held_out = scorer.checkpoint.samples()[1].take(range(20))
+
+    @given(st.lists(archs(), min_size=2, max_size=4))
+    def law(several: list[Arch]) -> None:
+        several = [replace(arch, resolution=several[0].resolution) for arch in several]
+        cuts = scorer.cuts(several)
+        logits = scorer.all_logits(cuts, held_out)
+        for arch, cut, together in zip(several, cuts, logits, strict=True):
+            alone = scorer.cut(arch)
+            assert (cut.arch, cut.layers) == (alone.arch, alone.layers)
+            for name, parts in alone.folded.items():
+                for part, value in parts.items():
+                    np.testing.assert_allclose(cut.folded[name][part], value, 1e-4, 1e-5)
+            np.testing.assert_allclose(together, scorer.logits(cut, held_out), 1e-4, 1e-5)
+
+    law()
+
+
+@given(archs(), archs())
+def test_what_is_the_same_is_in_a_graph_once(one: Arch, other: Arch) -> None:
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.normal(size=shape) for name, shape in shapes(TINY).items()}
+
+    def model(arch: Arch) -> bytes:
+        layers = lower(TINY, arch)
+        return statistics_model(layers, extract(layers, tensors), TINY.bn_eps)
+
+    def nodes(data: bytes) -> int:
+        return len(onnx.load_from_string(data).graph.node)
+
+    other = replace(other, resolution=one.resolution)
+    models = [model(one), model(other), model(one)]
+    whole, (first, _, again) = merged(models)
+    onnx.checker.check_model(onnx.load_from_string(whole), full_check=True)
+    assert first == again
+    begin_alike = 0
+    for mine, theirs in zip(lower(TINY, one), lower(TINY, other), strict=False):
+        if mine != theirs:
+            break
+        begin_alike += 1
+    shared = nodes(models[0]) + nodes(models[1]) - nodes(whole)
+    assert shared >= (nodes(models[0]) if one == other else begin_alike)
+    assert nodes(merged(models[::2])[0]) == nodes(models[0])
