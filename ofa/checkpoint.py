@@ -147,7 +147,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                     str(path / name),
                     "copy the checkpoint again",
                 )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"not a readable checkpoint ({error})", str(path)) from error
     file = path / "weights.safetensors"
     try:

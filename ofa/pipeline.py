@@ -605,8 +605,11 @@ def _evaluate(
     def read() -> dict[str, float]:
         if not file.exists():
             return {}
-        with file.open() as opened:
-            rows = [row for row in csv.reader(opened) if len(row) == 2]
+        text = file.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:  # the disk was full, or a kill came, while the last line was written
+            file.write_text(whole)
+        rows = csv.reader(whole.splitlines())
         return {arch: float(value) for arch, value in rows if arch in wanted}
 
     known = ranks.from_first(read)

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from ofa.errors import UserError
-from ofa.layers import Layer
 from ofa.space import Arch, Block, Space
 from ofa.weights import Array, Statistics, shapes
 
-__all__ = ["arch_of", "config_of", "read_reference", "statistics_of"]
+__all__ = ["arch_of", "config_of", "read_reference"]
 
 #: In this order, as the reference's own loader has them.
 _SPELLINGS = (
@@ -122,18 +121,6 @@ def _names(space: Space) -> dict[str, str]:
             f"{ours}.project": f"{module}.point_linear",
         }
     return found
-
-
-def statistics_of(layers: Sequence[Layer], statistics: Statistics) -> Statistics:
-    """The first channels of running statistics, which the reference uses without recalibration."""
-    return {
-        layer.name: (
-            statistics[layer.name][0][: layer.out_shape[2]],
-            statistics[layer.name][1][: layer.out_shape[2]],
-        )
-        for layer in layers
-        if layer.has_batch_norm
-    }
 
 
 def arch_of(space: Space, config: Mapping[str, Any]) -> Arch:

@@ -46,7 +46,7 @@ class Device(TypedDict):
     """A device, and the front of latency in ms (N) and estimated accuracy in percent (N).
 
     factor: from a predicted latency to its bound, which a budget is checked against.
-    rows: the genotypes of the front, a digit of base 36 a gene, one after the other.
+    rows: the genotypes of the front, a character a gene, one after the other.
     """
 
     name: str

@@ -359,8 +359,8 @@ def specialize(
         )  # fmt: skip
     with clock("time here"):
         at_home = [
-            _measured(measure(Litert(threads=1), files["model.tflite"])),
-            _measured(measure(OnnxRuntime(threads=1), files["model.onnx"])),
+            _measured(measure(Litert(threads=1), files["model.tflite"], turns=10)),
+            _measured(measure(OnnxRuntime(threads=1), files["model.onnx"], turns=10)),
         ]
 
     layers = winner.cut.layers

@@ -74,9 +74,9 @@ class Cut:
 class Scorer:
     """Cuts subnets out of a checkpoint and scores them.
 
-    Images are scored by ``threads`` sessions of one thread each, which waste less than all threads
-    in one session, where they wait for each other. A pass for statistics is one session, since it
-    takes hundreds of MB at high resolutions.
+    Images are scored by ``threads`` runs at once of a session of one thread, which waste less than
+    one run of all threads, where they wait for each other. A pass for statistics is one run at a
+    time, since it takes hundreds of MB at high resolutions.
     Resized images are kept for two resolutions: ask for one after the other.
     """
 
@@ -131,7 +131,6 @@ class Scorer:
             statistics_model(*network, eps) for network in zip(networks, weights, strict=True)
         )
         session = self._session(model, self.threads)
-        del model  # it is as large as the session
         names = [output.name for output in session.get_outputs()]
         totals = {output.name: np.zeros(output.shape) for output in session.get_outputs()}
         for start in range(0, len(pixels), RECALIBRATION_BATCH):
@@ -160,7 +159,6 @@ class Scorer:
             onnx_model(cut.layers, cut.folded, c.labels, c.preprocessing, "") for cut in cuts
         )
         session = self._session(model)
-        del model
         name = session.get_inputs()[0].name
         pixels = self.pixels_of(images, resolution)
         batch = max(1, 16 * 128**2 // resolution**2)
@@ -259,8 +257,8 @@ def percent_right(logits: Array, labels: NDArray[np.int64]) -> float:
 def statistics_model(layers: tuple[Layer, ...], weights: Weights, eps: float) -> bytes:
     """An ONNX graph that normalizes by batch statistics and returns them.
 
-    Training-mode batch norm in plain operators: mean and E[y^2] - mean^2 through two global
-    pools (the fastest form measured), then one multiply and one add. Of a 1x1 convolution y = W x
+    Training-mode batch norm in inference's operators: mean and E[y^2] - mean^2 through two global
+    pools (the fastest form measured), then BatchNormalization by them. Of a 1x1 convolution y = W x
     that widens, both come from its smaller input: W E[x], and the diagonal of W E[x x'] W'; then
     the norm is folded into W. Outputs: for each layer with a batch norm its mean and its biased
     variance, (C,), in order.

@@ -39,17 +39,17 @@ def main() -> None:
         subprocess.run([sys.executable, *JOB[:2], "-h"], check=True, capture_output=True)
         helps.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    rows: list[list[object]] = [
+    rows = [
         ["main job, shell to files, s", median(runs), "25"],
         ["peak memory, MB", peak, "700"],
         ["`--help`, s", median(helps), "0.3"],
     ]
-    if "--install" in sys.argv:
-        rows += _install()
     detail = ", ".join(f"{name} {seconds:.1f}" for name, seconds in steps.items())
     header = ["what", f"median of {REPEATS}", "target"]
     text = f"## Main job\n\n{table(header, rows)}\n\nSeconds of each step, last run: {detail}."
     record("main", text)
+    if "--install" in sys.argv:
+        record("install", f"## Installation\n\n{table(['what', 'once', 'target'], _install())}")
 
 
 def _install() -> list[list[object]]:
@@ -66,7 +66,7 @@ def _install() -> list[list[object]]:
         size = sum(f.lstat().st_size for f in (folder / ".venv").rglob("*") if f.is_file())
         shutil.rmtree(folder)
     return [
-        ["git clone to .tflite, empty pip cache, once, s", took, "-"],
+        ["git clone to .tflite, empty pip cache, s", took, "-"],
         ["installed, MB", size / 1e6, "500"],
     ]
 

@@ -69,6 +69,14 @@ def test_damage_is_noticed(folder: Path, tmp_path: Path, file: str, damage: str)
         read_checkpoint(copy)
 
 
+@pytest.mark.parametrize("card", ["", "[]", "{}", '{"sha256": []}', '{"sha256": "abc"}'])
+def test_a_card_of_another_kind_is_noticed(folder: Path, tmp_path: Path, card: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "card.json").write_text(card)
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        read_checkpoint(copy)
+
+
 def test_a_hash_that_is_missing_is_noticed(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
     card = copy / "card.json"
