@@ -6,12 +6,14 @@ well; so only fronts are carried on, from the last stage to the first, and nothi
 gives at once what the stages from ``s`` on can add within any cost that is left, and this is the
 perfect bound of a best-first search (A*): architectures come out of it in the order of their
 values. A limit on a maximum (peak memory) removes choices; memory that is a maximum and a sum (a
-tensor arena) is searched in *cases*, one for each value of the maximum. Where several sums are
-limited, the first one is carried exactly and the others are priced into the value with Lagrange
-multipliers (Fisher 1981): the bound is then an upper one, hardly above the truth, and the search
-stays exact.
+tensor arena) is searched in *cases*, one for each value of the maximum. (Of a second arena, on
+another device, the least peak that goes with the value is charged, and what comes out is looked
+at.) Where several sums are limited, the first one is carried exactly and the others are priced into
+the value with Lagrange multipliers (Fisher 1981): the bound is then an upper one, hardly above the
+truth, and the search stays exact.
 
-Axes: N ways, K limited sums, Q case, R resolution, S stage, P block position, C choice of a block.
+Axes: N ways, K limited sums, J arena, Q case, R resolution, S stage, P block position, C choice of
+a block.
 """
 
 from __future__ import annotations
@@ -191,40 +193,43 @@ class _Program:
     """The problem as cases, each of stages of ways.
 
     A case is a resolution; and of a ``Stacked`` cost a value of the peak too, which is charged as a
-    part of the sum and must not be exceeded.
+    part of the sum and must not be exceeded. Of further ones it is the least that their peaks are.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.space = problem.space
         value, self.tradeoff = problem.value, None
-        stacks = [limit.table for limit in problem.limits if isinstance(limit.table, Stacked)]
+        stacks: list[Stacked] = []
         if isinstance(value, Stacked):
             stacks.append(value.scaled(-1))
             value = value.kept
-        sums = [
-            (limit.table.kept if isinstance(limit.table, Stacked) else limit.table, limit.most)
-            for limit in problem.limits
-            if isinstance(limit.table, Stacked) or limit.table.reduce == "sum"
-        ]
+        sums: list[tuple[Table, float, int | None]] = []  # table, limit, which arena's
+        for limit in problem.limits:
+            if isinstance(limit.table, Stacked):
+                sums.append((limit.table.kept, limit.most, len(stacks)))
+                stacks.append(limit.table)
+            elif limit.table.reduce == "sum":
+                sums.append((limit.table, limit.most, None))
         if isinstance(value, Tradeoff):
             self.tradeoff, value = value, value.accuracy
             own = self.tradeoff.latency
-            most = min((most for table, most in sums if table is own), default=np.inf)
-            sums = [(own, most), *((table, limit) for table, limit in sums if table is not own)]
-        tables = [table for table, _ in sums] or [_free(value)]
-        self.most = np.array([most for _, most in sums] or [0.0])
+            most = min((most for table, most, _ in sums if table is own), default=np.inf)
+            sums = [(own, most, None), *(one for one in sums if one[0] is not own)]
+        tables = [table for table, *_ in sums] or [_free(value)]
+        self.most = np.array([most for _, most, _ in sums] or [0.0])
         resolutions = range(len(value.fixed_R))
-        self.stacks = stacks
-        cases = [(r, level) for r in resolutions for level in _levels(stacks, r)]
+        self.arenas = [limit for limit in problem.limits if isinstance(limit.table, Stacked)]
+        self.leading = stacks[0].peak if stacks else None
+        cases = [(r, levels_J) for r in resolutions for levels_J in _levels(stacks, r)]
         self.resolution_Q = np.array([r for r, _ in cases])
-        self.level_Q = np.array([level for _, level in cases])
+        self.level_QJ = np.array([levels_J for _, levels_J in cases])
         self.value_Q = value.fixed_R[self.resolution_Q]
         self.fixed_QK = np.stack([table.fixed_R for table in tables], axis=-1)[self.resolution_Q]
-        for stack in stacks:
-            for k, table in enumerate(tables):
-                self.fixed_QK[:, k] += self.level_Q * (table is stack.kept)
+        for k, (*_, arena) in enumerate(sums):
+            if arena is not None:
+                self.fixed_QK[:, k] += self.level_QJ[:, arena]
         if isinstance(problem.value, Stacked):
-            self.value_Q = self.value_Q - self.level_Q
+            self.value_Q = self.value_Q - self.level_QJ[:, 0]
         cost_RPCK = np.stack([table.cost_RPC for table in tables], axis=-1)
         allowed_RPC = np.isfinite(cost_RPCK.max(-1))
         open_R = np.ones(len(resolutions), bool)  # whether it keeps all maxima
@@ -233,10 +238,10 @@ class _Program:
                 open_R &= limit.table.fixed_R <= limit.most + SLACK
                 allowed_RPC &= limit.table.cost_RPC <= limit.most + SLACK
         self.ways = []
-        for r, level in cases:
+        for r, levels_J in cases:
             allowed_PC = allowed_RPC[r]
-            for stack in stacks:
-                allowed_PC = allowed_PC & (stack.peak.cost_RPC[r] <= level + SLACK)
+            if self.leading is not None:
+                allowed_PC = allowed_PC & (self.leading.cost_RPC[r] <= levels_J[0] + SLACK)
             self.ways.append(self._ways(value.cost_RPC[r], cost_RPCK[r], allowed_PC))
         self.open = open_R[self.resolution_Q]
         self.open &= [all(len(ways.value) for ways in stages) for stages in self.ways]
@@ -399,9 +404,15 @@ class _Program:
                 yield -bound, row
 
     def _belongs(self, q: int, row: Genotypes) -> bool:
-        """Whether an architecture has the peak of this case; a smaller one is of another."""
-        return all(
-            stack.peak.price(row[None])[0] >= self.level_Q[q] - SLACK for stack in self.stacks
+        """Whether an architecture has the peak of this case; a smaller one is of another.
+
+        And whether it keeps all arenas' limits: further peaks may be above what was charged.
+        """
+        if self.leading is None:
+            return True
+        has_it = self.leading.price(row[None])[0] >= self.level_QJ[q, 0] - SLACK
+        return bool(has_it) and all(
+            arena.table.price(row[None])[0] <= arena.most + SLACK for arena in self.arenas
         )
 
     @staticmethod
@@ -440,11 +451,18 @@ class _Node:
 
 
 def _levels(stacks: Sequence[Stacked], r: int) -> FloatArray:
-    """Every value of the peak at a resolution."""
+    """(Q, J) every value of the first peak at a resolution, and the least of the others with it."""
     if not stacks:
-        return np.array([np.inf])
-    fixed, costs = stacks[0].peak.fixed_R[r], stacks[0].peak.cost_RPC[r, :, 1:]
-    return np.unique(np.maximum(costs[np.isfinite(costs)], fixed))
+        return np.empty((1, 0))
+    fixed_J1 = np.array([[stack.peak.fixed_R[r]] for stack in stacks])
+    costs_JN = np.array([stack.peak.cost_RPC[r, :, 1:].ravel() for stack in stacks])
+    costs_JN = costs_JN[:, np.isfinite(costs_JN[0])]
+    # What has a value of the first peak has it beside the blocks, or by a choice that has it.
+    peaks_JN = np.hstack([fixed_J1, np.maximum(costs_JN, fixed_J1)])
+    levels, which = np.unique(peaks_JN[0], return_inverse=True)
+    least_QJ = np.full((len(levels), len(stacks)), np.inf)
+    np.minimum.at(least_QJ, which, peaks_JN.T)
+    return least_QJ
 
 
 def _free(table: Table) -> Table:
