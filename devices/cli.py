@@ -324,7 +324,7 @@ def _describe(p: Profile) -> list[tuple[str, str]]:
     if p.limits is not None:
         sizes = (("SRAM", p.limits.sram_bytes), ("flash", p.limits.flash_bytes))
         known = [f"{what} {count / 1024:g} KiB" for what, count in sizes if count is not None]
-        rows.append(("memory", "; ".join([", ".join(known), p.limits.note])))
+        rows.append(("memory", "; ".join(filter(None, [", ".join(known), p.limits.note]))))
         if p.engine is not None:
             rows.append(("arena", f"TensorFlow Lite Micro with CMSIS-NN, {p.engine}"))
     for way, figures in p.errors.items():

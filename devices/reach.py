@@ -311,6 +311,11 @@ def reach(
     profile = get_profile(name)
     if profile.hardware.device in ACCELERATORS:
         return Compiler(Vela(profile.hardware.device))
+    if profile.kind == "microcontroller":
+        raise UserError(
+            f"nothing here measures a microcontroller such as {name!r}",
+            fix="ofa-device measure cortex-m55 MODEL runs it in an emulator and tells its memory",
+        )
     if ssh is not None and serials:
         raise UserError("a board and a phone at once", "--ssh, --serial", "take one of them")
     tool = PROGRAMS[program]

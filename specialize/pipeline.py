@@ -59,7 +59,14 @@ from specialize.finetune import check_trainable, tune
 from specialize.front import check_drawable, front_csv, front_png
 from specialize.output import check_folder, write
 from specialize.page import collect, render
-from specialize.pose import check_reachable, cost_tables, demanding, memory_of, pose
+from specialize.pose import (
+    beyond_memory,
+    check_reachable,
+    cost_tables,
+    demanding,
+    memory_of,
+    pose,
+)
 from specialize.problem import (
     REPORTED,
     SLACK,
@@ -274,10 +281,11 @@ def specialize(
         """The same, of what packs into the memory."""
         return keep_fitting(problem, look(problem, seed), arenas, look, seed, tell)
 
-    def compiled(cut: Cut) -> dict[Quantity, float]:
-        """What the compiler says that the file takes; nothing without one."""
+    def taken(cut: Cut) -> dict[Quantity, float]:
+        """What the file takes: as the compiler says; without one, its memory as it is packed."""
         if not isinstance(meter, Compiler):
-            return {}
+            (arena,) = arenas([cut.arch])
+            return {"sram": arena}
         content = (cut.layers, cut.folded, source.labels, source.preprocessing)
         name = _name(source, profile)  # of the file that will be written, to the byte
         found = meter.vela.compile(tflite_model(*content, name, cut.quantized))
@@ -298,10 +306,10 @@ def specialize(
         with clock("score"):
             archs = [source.space.decode(row) for row in found.genotypes]
             estimates = percent(model.table.price(found.genotypes))
-            scored = _score(scorer, archs, estimates, held_out, objective, costs, compiled, tell)
+            scored = _score(scorer, archs, estimates, held_out, objective, costs, taken, tell)
         if isinstance(meter, Compiler):
             kept, problem = keep_compiled(
-                meter, problem, [one.compiled for one in scored], attempt + 1 == TIGHTENINGS, tell
+                meter, problem, [one.taken for one in scored], attempt + 1 == TIGHTENINGS, tell
             )
             scored = [scored[index] for index in kept]
             if not scored:
@@ -325,7 +333,7 @@ def specialize(
         with clock("fine-tune"):
             cut, tuned = tune(
                 scorer, winner.cut, train, held_out, seconds,
-                lambda cut: all(share <= 1 for share in shares(problem, compiled(cut)).values()),
+                lambda cut: all(share <= 1 for share in shares(problem, taken(cut)).values()),
                 seed, tell,
             )  # fmt: skip
             winner = replace(winner, cut=cut, held_out=tuned.after if tuned.kept else tuned.before)
@@ -428,7 +436,7 @@ def specialize(
                     architecture=str(one.cut.arch),
                     estimated=one.estimated,
                     held_out=one.held_out,
-                    latency_ms=one.compiled.get("latency")
+                    latency_ms=one.taken.get("latency")
                     or predict(profile, one.cut.layers, confidence).point,
                 )
                 for one in scored
@@ -446,6 +454,7 @@ def specialize(
         warnings=[
             *filter(None, [assumed, repeated]),
             *([] if meter is not None else uncompiled(profile)),
+            *beyond_memory(profile, budgets),
             *warnings_for(profile, layers, latency.point),
         ],
     )  # fmt: skip
@@ -464,12 +473,12 @@ def specialize(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scored:
-    """A candidate after a look at real images. compiled: what a compiler says that it takes."""
+    """A candidate after a look at real images. taken: what is known of its file."""
 
     cut: Cut
     estimated: float
     held_out: r.Share
-    compiled: Mapping[Quantity, float]
+    taken: Mapping[Quantity, float]
 
 
 def _score(
@@ -479,7 +488,7 @@ def _score(
     held_out: Images,
     objective: Objective,
     costs: Mapping[Quantity, Table | Stacked],
-    compiled: Callable[[Cut], Mapping[Quantity, float]],
+    taken: Callable[[Cut], Mapping[Quantity, float]],
     tell: Callable[[str], None],
 ) -> list[_Scored]:
     """Candidates by the objective on held-out images, best first; of equals the better estimate.
@@ -497,13 +506,13 @@ def _score(
         zip(by_resolution, looks, strict=True), start=1
     ):
         share = r.Share(value=value, n=len(first))
-        scored.append(_Scored(cut, float(estimate), share, compiled(cut)))
+        scored.append(_Scored(cut, float(estimate), share, taken(cut)))
         tell(f"candidate {done} of {len(archs)}: {share.value:.1f} % on {share.n} held-out images")
 
     def merit(one: _Scored) -> tuple[float, float]:
         genotype = scorer.checkpoint.space.encode([one.cut.arch])
         prices = {name: float(table.price(genotype)[0]) for name, table in costs.items()}
-        prices |= one.compiled
+        prices |= one.taken
         return (-objective.merit(one.held_out.value, prices), -one.estimated)
 
     scored.sort(key=merit)

@@ -18,7 +18,7 @@ from specialize.accuracy import logits, percent
 from specialize.problem import Budget, Limit, Objective, Problem, Quantity, Tradeoff
 from specialize.search import exact
 
-__all__ = ["check_reachable", "cost_tables", "demanding", "memory_of", "pose"]
+__all__ = ["beyond_memory", "check_reachable", "cost_tables", "demanding", "memory_of", "pose"]
 
 
 def cost_tables(
@@ -44,17 +44,32 @@ def memory_of(
     profile: Profile, budgets: Sequence[Budget], tell: Callable[[str], None]
 ) -> list[Budget]:
     """A microcontroller's own memories, as budgets where none is given for them."""
+    given = {budget.quantity for budget in budgets}
+    found = [own for own in _memories(profile) if own.quantity not in given]
+    if found:
+        told = " and ".join(f"{budget.quantity} {budget}" for budget in found)
+        tell(f"within the memory of {profile.name}: {told}, which its program shares")
+    return found
+
+
+def beyond_memory(profile: Profile, budgets: Sequence[Budget]) -> list[str]:
+    """What to say of budgets that are above a microcontroller's own memories."""
+    return [
+        f"{budget.quantity} {budget} is more than the {own} of {profile.name}: "
+        "the network may need memory outside of the chip"
+        for own in _memories(profile)
+        for budget in budgets
+        if budget.quantity == own.quantity and budget.limit > own.limit
+    ]
+
+
+def _memories(profile: Profile) -> list[Budget]:
     if profile.limits is None:
         return []
     sizes: dict[Quantity, int | None] = {
         "sram": profile.limits.sram_bytes, "flash": profile.limits.flash_bytes,
     }  # fmt: skip
-    given = {budget.quantity for budget in budgets}
-    found = [Budget(q, float(size)) for q, size in sizes.items() if size and q not in given]
-    if found:
-        told = " and ".join(f"{budget.quantity} {budget}" for budget in found)
-        tell(f"within the memory of {profile.name}: {told}, which its program shares")
-    return found
+    return [Budget(q, float(size), own=True) for q, size in sizes.items() if size]
 
 
 def pose(

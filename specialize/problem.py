@@ -70,10 +70,14 @@ SLACK = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit on one quantity: ms, MACs, parameters or bytes; or the least accuracy in %."""
+    """A limit on one quantity: ms, MACs, parameters or bytes; or the least accuracy in %.
+
+    own: it is the device's own, and not what somebody asked for.
+    """
 
     quantity: Quantity
     limit: float
+    own: bool = False
 
     def __str__(self) -> str:
         return format_quantity(self.quantity, self.limit)
@@ -332,6 +336,14 @@ class Problem:
                 # A bound's factor lies between the two; there is none where the limit is 0.
                 reached = least * (limit.budget.limit / limit.most if limit.most else 1.0)
                 bound = " (bound)" if quantity == "latency" else ""
+                if limit.budget.own:
+                    raise UserError(
+                        f"no architecture of {self.space.name!r} fits the {limit.budget} of "
+                        f"{quantity} that {self.device!r} has: the least is "
+                        f"{format_quantity(quantity, reached)}",
+                        "--device",
+                        "take a checkpoint of smaller networks, such as mcu-cifar10",
+                    )
                 raise UserError(
                     f"no architecture of {self.space.name!r} fits {limit.budget} on "
                     f"{self.device!r}: the least is {format_quantity(quantity, reached)}{bound}",

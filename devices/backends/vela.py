@@ -91,8 +91,6 @@ class Compiled:
 class Vela:
     """The compiler for one accelerator. Raises UserError where it is not installed."""
 
-    suffix = ".tflite"
-
     def __init__(self, name: str) -> None:
         try:
             self.version = version(_PACKAGE)

@@ -24,7 +24,7 @@ ETHOS_U = ("AddEthosU",)
 
 _HEADER = """\
 // {name}, made by ofa-specialize. model.cc holds the bytes of {file}.
-#pragma once
+{needs}#pragma once
 
 // {arena_about}
 constexpr int kModelArenaBytes = {arena};
@@ -51,6 +51,12 @@ template <typename Resolver>
 bool AddModelOperators(Resolver& resolver) {{
   return {adds};
 }}
+"""
+
+#: Its pull requests 2602 (it refuses such a layer) and 2673 (it takes it).
+_NEEDS = """\
+// TensorFlow Lite Micro must be of October 2024 or newer: one of before June 2024 takes one scale for
+// all weights of a fully connected layer, and answers wrongly.
 """
 
 _SOURCE = """\
@@ -88,6 +94,7 @@ def c_sources(
     header = _HEADER.format(
         name=name,
         file=file,
+        needs=_NEEDS if "AddFullyConnected" in operators else "",
         arena=arena,
         arena_about=arena_about,
         side=layers[0].in_shape[0],
