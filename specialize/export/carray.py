@@ -55,8 +55,8 @@ bool AddModelOperators(Resolver& resolver) {{
 
 #: Its pull requests 2602 (it refuses such a layer) and 2673 (it takes it).
 _NEEDS = """\
-// TensorFlow Lite Micro must be of October 2024 or newer: one of before June 2024 takes one scale for
-// all weights of a fully connected layer, and answers wrongly.
+// TensorFlow Lite Micro must be of October 2024 or newer: one of before June 2024 takes one scale
+// for all weights of a fully connected layer, and answers wrongly.
 """
 
 _SOURCE = """\
