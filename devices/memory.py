@@ -22,6 +22,7 @@ __all__ = [
     "ENGINES",
     "Engine",
     "arena_bytes",
+    "compiled_flash_table",
     "flash_table",
     "live_bytes",
     "sram_bytes",
@@ -38,6 +39,8 @@ _OPERATOR = {"float32": 264, "int8": 352}
 #: What a file holds beside its operators and labels, with a name of any usual length; measured:
 #: 2,300 to 3,000.
 _FILE = 3584
+#: What Vela writes for an output channel, its bias, scale and shift, and at least beside weights.
+_VELA_CHANNEL, _VELA_FILE = 10, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,3 +269,17 @@ def flash_table(space: Space, labels: Sequence[str], precision: str = "float32")
         return _OPERATOR[precision] + content
 
     return tabulate(space, size, constant)
+
+
+def compiled_flash_table(space: Space) -> Table:
+    """The same of the file that Vela makes of an int8 one, before the compiler is asked: a guess.
+
+    It packs weights by their values. Of seven subnets of ``mcu`` the file was 0 to 7 % larger, for
+    an Ethos-U85 6 to 14 %.
+    """
+
+    def size(layer: Layer) -> int:
+        channels = layer.out_shape[2] if layer.parameters else 0
+        return layer.parameters + (_VELA_CHANNEL - 1) * channels  # one parameter is its bias
+
+    return tabulate(space, size, _VELA_FILE)

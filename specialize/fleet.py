@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table as Grid
 
 from devices.profile import get_profile
-from devices.reach import HOSTS, host_of
+from devices.reach import HOSTS, host_of, reachable
 from devices.runtime import profile_for
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
@@ -153,7 +153,9 @@ def specialize_fleet(
         for device in devices
     ]
     costs = [
-        cost_tables(space, profile, source.labels, precision or profile.precision)
+        cost_tables(
+            space, profile, source.labels, precision or profile.precision, reachable(profile.name)
+        )
         for profile in profiles
     ]
     problems = [

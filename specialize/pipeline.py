@@ -231,7 +231,9 @@ def specialize(
             profile = at_present_pace(profile, bench, tell)
     profile = profile.of_space(source.space.name)
 
-    costs = cost_tables(source.space, profile, source.labels, precision)
+    costs = cost_tables(
+        source.space, profile, source.labels, precision, isinstance(meter, Compiler)
+    )
 
     def problem_of(accuracy: Table, objective: Objective = objective) -> Problem:
         posed = pose(source.space, accuracy, costs, profile, budgets, objective, confidence)

@@ -9,7 +9,7 @@ import numpy as np
 
 from devices.backends.vela import ACCELERATORS
 from devices.cost import bound_factor, latency_table
-from devices.memory import ENGINES, flash_table, sram_table
+from devices.memory import ENGINES, compiled_flash_table, flash_table, sram_table
 from devices.profile import Profile
 from ofa.errors import UserError
 from ofa.space import Space
@@ -22,9 +22,16 @@ __all__ = ["beyond_memory", "check_reachable", "cost_tables", "demanding", "memo
 
 
 def cost_tables(
-    space: Space, profile: Profile, labels: Sequence[str], precision: str
+    space: Space,
+    profile: Profile,
+    labels: Sequence[str],
+    precision: str,
+    compiled: bool = False,
 ) -> dict[Quantity, Table | Stacked]:
-    """The tables of what can be limited or made least. labels, precision: of the file."""
+    """The tables of what can be limited or made least. labels, precision: of the file.
+
+    compiled: what is flashed is made by a compiler, which will be asked.
+    """
     engine = ENGINES[profile.engine] if profile.engine and precision == "int8" else None
     sram = sram_table(space, precision, engine)
     npu = ACCELERATORS.get(profile.hardware.device)
@@ -36,7 +43,7 @@ def cost_tables(
         "macs": tabulate(space, lambda layer: layer.macs),
         "parameters": tabulate(space, lambda layer: layer.parameters),
         "sram": sram,
-        "flash": flash_table(space, labels, precision),
+        "flash": compiled_flash_table(space) if compiled else flash_table(space, labels, precision),
     }
 
 

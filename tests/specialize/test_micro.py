@@ -85,7 +85,7 @@ def test_a_compiler_is_asked_of_each_candidate(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     done = command(
         "ofa-specialize", "--device", "ethos-u55-128", "--budget", "0.8ms", "--sram", "48kB",
-        "--output", folder, *FEW, XDG_CACHE_HOME=tmp_path,
+        "--flash", "90kB", "--output", folder, *FEW, XDG_CACHE_HOME=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report, compiled = (
