@@ -154,9 +154,9 @@ def specialize_fleet(
     ]
     costs = [
         cost_tables(
-            space, profile, source.labels, precision or profile.precision, reachable(profile.name)
+            space, profile, source.labels, precision or profile.precision, reachable(device)
         )
-        for profile in profiles
+        for device, profile in zip(devices, profiles, strict=True)
     ]
     problems = [
         pose(
