@@ -21,7 +21,7 @@ test:
 	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast:
-	$(PYTHON) -m pytest -m 'not slow'
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m 'not slow'
 
 bench:
 	for name in export search accuracy calibrate budgets main page reach int8 micro vela step; do $(PYTHON) -m tests.bench.bench_$$name || exit 1; done
