@@ -47,6 +47,10 @@ def convolve(
     faster to pad the three channels.
     """
     before, after = pads
+    if groups > 1 and torch.is_autocast_enabled("cpu"):
+        # oneDNN's depthwise kernels for bfloat16 are so slow that steps would take twice as long.
+        with torch.autocast("cpu", enabled=False):
+            return convolve(x.float(), weight.float(), stride, pads, groups, bias)
     if groups > 1 and bias is None and _gains(x, weight, pads):
         y: Tensor = _Depthwise.apply(x, weight, stride, pads)  # type: ignore[no-untyped-call]
         return y
@@ -67,7 +71,6 @@ def _gains(x: Tensor, weight: Tensor, pads: tuple[int, int]) -> bool:
         (columns > _COLUMNS or pads[0] != pads[1])
         and x.shape[3] + pads[0] >= columns - 2
         and x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
     )
 
 
