@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -523,13 +522,11 @@ def _score(
         return scored
     finalists = []
     best = sorted(scored[:_FINALISTS], key=lambda one: one.cut.arch.resolution)
-    for _, group in groupby(best, lambda one: one.cut.arch.resolution):
-        alike = list(group)
-        accuracies = scorer.accuracies([one.cut for one in alike], rest)
-        for one, accuracy in zip(alike, accuracies, strict=True):
-            right = one.held_out.value * len(first) + accuracy * len(rest)
-            share = r.Share(value=right / len(held_out), n=len(held_out))
-            finalists.append(replace(one, held_out=share))
+    accuracies = scorer.accuracies([one.cut for one in best], rest)
+    for one, accuracy in zip(best, accuracies, strict=True):
+        right = one.held_out.value * len(first) + accuracy * len(rest)
+        share = r.Share(value=right / len(held_out), n=len(held_out))
+        finalists.append(replace(one, held_out=share))
     return sorted(finalists, key=merit) + scored[_FINALISTS:]
 
 

@@ -7,12 +7,12 @@ hold the two equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -111,10 +111,9 @@ class Scorer:
 
     def score(self, archs: Iterable[Arch], images: Images) -> Iterator[tuple[Cut, float]]:
         """Each subnet in turn, and its accuracy on ``images``."""
-        for _, group in groupby(archs, lambda arch: arch.resolution):
-            for few in _portions(list(group), _CUT_TOGETHER):
-                for cuts in _portions(self.cuts(few), _SCORED_TOGETHER):
-                    yield from zip(cuts, self.accuracies(cuts, images), strict=True)
+        for alike in _together(archs, lambda arch: arch.resolution, _CUT_TOGETHER):
+            cuts = self.cuts(alike)
+            yield from zip(cuts, self.accuracies(cuts, images), strict=True)
 
     def recalibrate(
         self,
@@ -172,13 +171,17 @@ class Scorer:
             parts = list(pool.map(run, range(0, len(pixels), batch)))
         return [np.concatenate(own) for own in zip(*parts, strict=True)]
 
-    def accuracies(self, cuts: Sequence[Cut], images: Images) -> list[float]:
-        """Top-1 in percent of each of some subnets of one resolution."""
-        return [percent_right(own, images.labels) for own in self.all_logits(cuts, images)]
+    def accuracies(self, cuts: Iterable[Cut], images: Images) -> list[float]:
+        """Top-1 in percent of each; those of one resolution one after the other are faster."""
+        return [
+            percent_right(logits, images.labels)
+            for alike in _together(cuts, lambda cut: cut.arch.resolution, _SCORED_TOGETHER)
+            for logits in self.all_logits(alike, images)
+        ]
 
     def accuracy(self, cut: Cut, images: Images) -> float:
         """Top-1 in percent."""
-        return percent_right(self.logits(cut, images), images.labels)
+        return self.accuracies([cut], images)[0]
 
     def _session(self, model: bytes, threads: int = 1) -> ort.InferenceSession:
         options = ort.SessionOptions()
@@ -245,8 +248,13 @@ class Int8Scorer(Scorer):
             return np.concatenate(list(pool.map(run, [part for part in parts if len(part)])))
 
 
-def _portions(items: list[_Item], size: int) -> list[list[_Item]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def _together(
+    items: Iterable[_Item], resolution: Callable[[_Item], int], most: int
+) -> Iterator[list[_Item]]:
+    """Neighbours of one resolution, at most so many."""
+    for _, group in groupby(items, resolution):
+        while few := list(islice(group, most)):
+            yield few
 
 
 def percent_right(logits: Array, labels: NDArray[np.int64]) -> float:

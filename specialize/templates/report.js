@@ -1,6 +1,7 @@
 "use strict";
-// Looks up and draws; everything was found beforehand. Architectures are genotypes: a character
-// a gene, counted from "@", the resolution first, then a choice a block position, 0 where it is left out.
+// Looks up and draws; everything was found beforehand. Architectures are genotypes: a character a
+// gene, counted from "@", the resolution first, then a choice a block position, 0 where it is left
+// out.
 const { space, macs, parameters, devices, chosen, progress } = JSON.parse(
   document.getElementById("data").textContent,
 );

@@ -87,7 +87,6 @@ def test_a_ratio_is_of_turns_that_found_the_machine_alike() -> None:
     assert relative(measured(8.0, 8.1, 7.9, 6.0, 6.0, 6.0, turns=2), reference) == pytest.approx(2)
 
 
-@pytest.mark.slow
 @given(st.integers(40, 60), st.integers(1, 9), st.integers(0, 2**32))
 @settings(max_examples=8, deadline=None)
 def test_a_percentile_is_rarely_above_what_it_is_at_most(turns: int, size: int, seed: int) -> None:

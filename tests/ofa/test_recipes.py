@@ -129,7 +129,6 @@ def test_teacher_and_average_survive_a_stop(
     torch.testing.assert_close(straight.weights[name], expected)
 
 
-@pytest.mark.slow
 def test_what_a_checkpoint_teaches_is_of_the_image_at_hand(
     shapes_folder: Path, tmp_path: Path
 ) -> None:

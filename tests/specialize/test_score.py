@@ -68,7 +68,6 @@ def test_accuracy_is_that_of_torch(scorer: Scorer) -> None:
         assert abs(ours - evaluator.accuracy(TINY, arch, shared)) <= 1
 
 
-@pytest.mark.slow
 def test_subnets_together_are_what_each_is_alone(scorer: Scorer) -> None:
     """What they share is computed once, and nothing that they do not."""
     held_out = scorer.checkpoint.samples()[1].take(range(20))
