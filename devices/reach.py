@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
 from devices.backends.adb import find_phones
-from devices.backends.board import Board
+from devices.backends.board import Board, Unfinished
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.backends.programs import PROGRAMS
@@ -143,14 +143,6 @@ class Compiler:
         return found
 
 
-class Unfinished(UserError):
-    """A farm's error, with what was measured before it. found: index of a model -> its own."""
-
-    def __init__(self, error: UserError, found: Mapping[int, Sequence[Measurement]]) -> None:
-        super().__init__(error.what, error.where, error.fix)
-        self.found = found
-
-
 class Farm:
     """Several devices of one kind, which share the models among them.
 
@@ -272,13 +264,14 @@ def uncompiled(profile: Profile) -> list[str]:
         if profile.limits is not None and profile.runtime.delegate == "npu":
             return [
                 f"memory is of the activations alone: {profile.runtime.name}, its NPU's own "
-                "compiler, plans it"
+                "compiler, plans it, and there are no sources for a firmware"
             ]
         return []
     missing = "" if Vela.installed() else ", since ethos-u-vela is not installed"
     return [
         f"the compiler was not asked{missing}: latency is the profile's "
-        "estimate of what it says, and memory is of the activations as they are in the layers"
+        "estimate of what it says, memory is of the activations as they are in the layers, and "
+        "there are no sources for a firmware"
     ]
 
 

@@ -37,6 +37,7 @@ from ofa.space import Arch, Genotypes, Space, Stage
 from ofa.weights import Array, shapes
 
 __all__ = [
+    "FILES",
     "Checkpoint",
     "Evaluated",
     "find_checkpoint",
@@ -48,6 +49,8 @@ __all__ = [
 
 FORMAT = "ofa-checkpoint/1"
 _HASHED = ("weights.safetensors", "subnets.csv", "calibration.zip", "test.zip")
+#: What is in the folder.
+FILES = (*_HASHED, "card.json")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

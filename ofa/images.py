@@ -151,6 +151,8 @@ def _reduced(picture: Image.Image, side: int) -> io.BytesIO:
 
 def _orientation(picture: Image.Image) -> int:
     """EXIF's; 1, upright, where there is none that makes sense."""
+    if picture.format == "TIFF":  # Pillow turns it itself
+        return 1
     told = picture.getexif().get(ExifTags.Base.Orientation)
     return told if told in _UPRIGHT else 1
 
@@ -163,7 +165,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
     orientation = _orientation(picture)
     if orientation != 1:
         picture = picture.transpose(_UPRIGHT[orientation])
-    if picture.mode == "RGB":
+    if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -236,11 +238,17 @@ def open_images(path: Path, known: Sequence[str] = ()) -> dict[str, Images]:
     for name, parts in ways.items():
         top = _SPLITS.get(parts[around].lower()) if len(parts) > around + 2 else None
         found.setdefault(top or "", []).append((parts[-2], name))
-    groups = found
-    if "train" not in found and (alone := found.get("") or found.get("val")):
-        groups = {"train": alone}
+    beside, groups = found.pop("", []), found
+    if "train" not in groups and (alone := beside or groups.pop("val", [])):
+        groups["train"], beside = alone, []
     if "train" not in groups:
         raise UserError("no images in it", str(path), "expected class/name.jpg in a folder or zip")
+    # A test/ there is what a user may name for --test.
+    stray = {folder for _, name in beside if (folder := ways[name][around]).lower() != "test"}
+    if stray:
+        raise UserError(
+            f"images in {min(stray)!r} beside those in train/", str(path), "move one or the other"
+        )
     classes = tuple(sorted(known or {label for label, _ in groups["train"]}))
     if len(classes) < 2:
         raise UserError(

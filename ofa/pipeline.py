@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofa import ranks, train
-from ofa.checkpoint import Checkpoint, largest_side, load_checkpoint, write_checkpoint
+from ofa.checkpoint import FILES, Checkpoint, largest_side, load_checkpoint, write_checkpoint
 from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
 from ofa.errors import UserError
@@ -412,8 +412,9 @@ def _check_output(output: Path, folder: Path, resume: bool) -> None:
         return
     if held:
         raise UserError("it holds a training run", str(output), "add --resume to continue it")
-    if (output / "weights.safetensors").exists():
-        raise UserError("it holds a checkpoint", str(output), "choose another --output")
+    if there := [name for name in FILES if (output / name).exists()]:
+        what = "a checkpoint" if there[0] == FILES[0] else f"{there[0]}, a name of a checkpoint's"
+        raise UserError(f"it holds {what}", str(output), "choose another --output")
     check_writable(output, str(output))
 
 
@@ -510,8 +511,9 @@ def _check_same(has: Space, wanted: Space, where: Path) -> None:
     if names:
         has_it, needs = (each.get(names[0], "missing") for each in (own, needed))
         first = f": {names[0]} is {has_it}, the space needs {needs}"
+    other = f"not of {wanted.name!r}" if has.name != wanted.name else "and that has changed"
     raise UserError(
-        f"it is of space {has.name!r}, not of {wanted.name!r}{first}", str(where),
+        f"it is of space {has.name!r}, {other}{first}", str(where),
         "leave the space out (--space), or train with --init none",
     )  # fmt: skip
 
@@ -582,9 +584,9 @@ def _default_recipe(
 ) -> str:
     if tensors is None:
         return "pretrained" if published else "tiny" if space.name == "mcu" else "scratch"
-    if published is None and space.name == "mcu":
-        return "tiny-refine"
-    return "adapt" if fresh else "refine"
+    if fresh:
+        return "adapt"
+    return "tiny-refine" if published is None and space.name == "mcu" else "refine"
 
 
 def _evaluate(

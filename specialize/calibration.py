@@ -132,6 +132,8 @@ def calibrate(
     space = bench.checkpoint.space
     target = user_profiles() / f"{name}.json"
     check_writable(target.parent, str(target.parent))  # before minutes of measuring
+    if target.exists() and not _record_of(name).is_file():
+        raise UserError("it was not made by calibrating", str(target), "take another name")
     record = _Record.of(name, like.name if like else bench.name, bench)
     wanted = subnets_to_measure(bench.checkpoint, count)
     reference = _reference(space)

@@ -161,7 +161,9 @@ def specialize(
     seed: Annotated[
         int,
         typer.Option(
-            min=0, help="Same seed, same files, on one kind of processor (not with --finetune)."
+            min=0,
+            help="Same seed, same files, on one kind of processor (not with --finetune, nor where "
+            "a device is measured).",
         ),
     ] = 0,
     force: Annotated[

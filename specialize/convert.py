@@ -51,8 +51,8 @@ def converted(
     digest = hashlib.sha256()
     for part in open_images(Path(images)).values():
         digest.update(repr((part.classes, part.labels.tolist())).encode())
-        for index in range(len(part)):
-            digest.update(hashlib.sha256(part.bytes_of(index)).digest())
+        for one in part.digests().values():
+            digest.update(one)
     digest.update(file.read_bytes())
     name = f"{file.stem}-{space}-{digest.hexdigest()[:12]}"
     folder = user_cache_path("ofa-specializer") / "converted" / name

@@ -10,16 +10,19 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from rich.table import Table as Grid
+from rich.text import Text
 
 from devices.profile import get_profile
 from devices.reach import HOSTS, host_of, reachable
 from devices.runtime import profile_for
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
+from ofa.layers import lower
 from ofa.space import Arch, Genotypes
 from specialize.accuracy import fit, percent
 from specialize.convert import converted
-from specialize.output import write
+from specialize.export.quantize import check_quantizable
+from specialize.output import is_partial, write
 from specialize.pipeline import Result, check_precision, default_checkpoint, specialize
 from specialize.pose import cost_tables, memory_of, pose
 from specialize.problem import Budget, Limit, Objective, Problem, budgets_of
@@ -126,7 +129,9 @@ def specialize_fleet(
     budgets = budgets_of(texts, sram, flash)
     asked = [*texts, *(text for text in (sram, flash) if text is not None)]
     target = Path(output) if output is not None else Path("-".join([*names, *asked]))
-    check_page(target / PAGE, bool(options.get("force")))
+    if not options.get("force"):
+        _check_target(target, names, asked)
+        check_page(target / PAGE, force=False)
 
     if not checkpoint:
         classes = dict.fromkeys(map(default_checkpoint, devices))
@@ -152,6 +157,8 @@ def specialize_fleet(
         )[0].of_space(space.name)
         for device in devices
     ]
+    if any((precision or profile.precision) == "int8" for profile in profiles):
+        check_quantizable(lower(space, space.largest()))
     costs = [
         cost_tables(
             space, profile, source.labels, precision or profile.precision, reachable(device)
@@ -224,6 +231,26 @@ def specialize_fleet(
     return FleetResult(fleet, tuple(results), target)
 
 
+def _check_target(target: Path, names: Sequence[str], asked: Sequence[str]) -> None:
+    """Refuse a folder that holds something else than what the same fleet left there."""
+    if target.exists() and not target.is_dir():
+        raise UserError("it is a file", f"--output {target}", "name a folder")
+    paths = target.iterdir() if target.exists() else ()
+    there = {path.name for path in paths if not is_partial(path)}
+    same = there <= {*names, "compare.html", "fleet.json"}
+    if "fleet.json" in there:
+        try:
+            before = Fleet.model_validate_json((target / "fleet.json").read_bytes())
+            same &= before.budgets == [*asked]
+            same &= [member.device for member in before.members] == [*names]
+        except (OSError, ValueError):
+            same = False
+    if not same:
+        raise UserError(
+            "the folder holds other files", f"--output {target}", "name another, or add --force"
+        )
+
+
 def render(result: FleetResult) -> Grid:
     """What each subnet takes on each device, and what its device gains by it."""
     fleet = result.fleet
@@ -231,7 +258,7 @@ def render(result: FleetResult) -> Grid:
     grid.add_column("subnet for")
     grid.add_column("accuracy (test)", justify="right")
     for member in fleet.members:
-        grid.add_column(f"ms on {member.device}", justify="right")
+        grid.add_column(Text(f"ms on {member.device}"), justify="right")
     grid.add_column("gain over one for all", justify="right")
     grid.add_column("over choosing by MACs", justify="right")
 
@@ -241,7 +268,7 @@ def render(result: FleetResult) -> Grid:
     for member, made in zip(fleet.members, result.results, strict=True):
         test = made.report.accuracy.test
         grid.add_row(
-            member.device,
+            Text(member.device),
             f"{test.value:.1f} %",
             *(f"{ms:.4g}" for ms in member.chosen.latency_ms.values()),
             points(fleet.gain(member, fleet.single)),
@@ -249,7 +276,7 @@ def render(result: FleetResult) -> Grid:
         )
     if fleet.single is not None:
         grid.add_row("all of them", "", *(f"{ms:.4g}" for ms in fleet.single.latency_ms.values()))
-    grid.caption = (
+    grid.caption = Text(
         "ms: predicted. Gains: points of accuracy by the accuracy model, best against best.\n"
         f"Files and reports: {result.output}/<device>; side by side: {result.output}/compare.html"
     )

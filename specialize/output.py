@@ -11,7 +11,7 @@ from pathlib import Path
 from ofa.errors import UserError
 from ofa.machine import check_writable
 
-__all__ = ["check_folder", "write"]
+__all__ = ["check_folder", "is_partial", "write"]
 
 _PARTIAL = ".partial-"
 
@@ -21,7 +21,7 @@ def check_folder(target: Path, command: str, force: bool) -> None:
     if target.exists() and not target.is_dir():
         raise UserError("it is a file", f"--output {target}", "name a folder")
     report = target / "report.json"
-    others = target.exists() and any(not _is_partial(path) for path in target.iterdir())
+    others = target.exists() and any(not is_partial(path) for path in target.iterdir())
     if others and not force:
         line = f'"command": {json.dumps(command, ensure_ascii=False)}'
         same = report.is_file() and line in report.read_text("utf-8", errors="replace")
@@ -34,7 +34,7 @@ def check_folder(target: Path, command: str, force: bool) -> None:
     check_writable(target, f"--output {target}")
 
 
-def _is_partial(path: Path) -> bool:
+def is_partial(path: Path) -> bool:
     """Whether a kill left it while files were written."""
     return path.name.startswith(_PARTIAL)
 
@@ -44,7 +44,7 @@ def write(target: Path, files: dict[str, bytes]) -> None:
     existed = target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for left in filter(_is_partial, list(target.iterdir())):
+        for left in filter(is_partial, list(target.iterdir())):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=target, prefix=_PARTIAL) as scratch:
             for name, data in files.items():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from devices.backends.litert import Litert
 from devices.backends.ort import OnnxRuntime
 from devices.backends.vela import ACCELERATORS
-from devices.cost import Latency, predict, warnings_for
+from devices.cost import Latency, bound_factor, predict, warnings_for
 from devices.measure import Measurement, measure
 from devices.memory import sram_bytes
 from devices.profile import Profile, get_profile
@@ -180,6 +180,10 @@ def specialize(
     asked += [("--assume-runtime",)] if assume_runtime else []
     asked += [("--finetune", finetune)] if finetune else []
     command = _command(device, asked, strategy, checkpoint, confidence, candidates, images, seed)
+    try:
+        command.encode()
+    except UnicodeEncodeError as error:
+        raise UserError("a name that is not UTF-8", repr(command), "rename it") from error
     if pareto:
         check_drawable()
     meter: Meter | None = None
@@ -229,6 +233,7 @@ def specialize(
         with clock("calibrate"):
             profile = at_present_pace(profile, bench, tell)
     profile = profile.of_space(source.space.name)
+    bound_factor(profile, confidence)  # refused before anything is trained or searched
 
     costs = cost_tables(
         source.space, profile, source.labels, precision, isinstance(meter, Compiler)
@@ -358,7 +363,9 @@ def specialize(
             "model.onnx": onnx,
             "labels.txt": ("\n".join(source.labels) + "\n").encode(),
         }
-        if profile.kind == "microcontroller" and precision == "int8":
+        # For an NPU only as its compiler makes them: code for the processor would need more memory.
+        compiled = isinstance(meter, Compiler) or not uncompiled(profile)
+        if profile.kind == "microcontroller" and precision == "int8" and compiled:
             files |= _for_firmware(files["model.tflite"], name, source, winner.cut, profile, meter)
     with clock("verify"):
         pixels = scorer.pixels_of(test, winner.cut.arch.resolution)

@@ -12,7 +12,7 @@ import random
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from devices.backends.programs import Program, Summary
 from devices.measure import Measurement
 from ofa.errors import UserError
 
-__all__ = ["Board", "Shell", "cores_to_use"]
+__all__ = ["Board", "Shell", "Unfinished", "cores_to_use"]
 
 _REPEATS = 3
 _RUNS = 50  # of each repeat
@@ -52,6 +52,14 @@ class Shell(Protocol):
 
     def push(self, source: Path, target: str) -> None:
         """Copy a file there. Raises UserError."""
+
+
+class Unfinished(UserError):
+    """An error, with what was measured beside it. found: index of a model -> its own."""
+
+    def __init__(self, error: UserError, found: Mapping[int, Sequence[Measurement]]) -> None:
+        super().__init__(error.what, error.where, error.fix)
+        self.found = found
 
 
 class Board:
@@ -113,7 +121,7 @@ class Board:
         return True
 
     def measure(self, models: Sequence[Path]) -> list[Measurement]:
-        """Latency of each model, run in turns. Raises UserError."""
+        """Latency of each model, run in turns. Raises UserError; Unfinished where some drifted."""
         with self._folder() as folder:
             tool = f"{folder}/{self.program.name}"
             self.shell.push(self.tool, tool)
@@ -130,10 +138,16 @@ class Board:
                 for index in turns.sample(range(len(models)), len(models)):
                     found[index].append(self._call(tool, files[index], pinned))
                 self.tell(f"{self.shell.name}: repeat {repeat + 1} of {_REPEATS} done")
-        return [
-            self._joined(summaries, str(model))
-            for summaries, model in zip(found, models, strict=True)
-        ]
+        joined: dict[int, Sequence[Measurement]] = {}
+        failed: UserError | None = None
+        for index, (summaries, model) in enumerate(zip(found, models, strict=True)):
+            try:
+                joined[index] = (self._joined(summaries, str(model)),)
+            except UserError as error:
+                failed = failed or error
+        if failed is not None:
+            raise Unfinished(failed, joined)
+        return [one for (one,) in joined.values()]
 
     @contextmanager
     def _folder(self) -> Iterator[str]:

@@ -227,7 +227,7 @@ function drawNetwork() {
     });
     return stage(`Stage ${s}`, `${own[0].side} × ${own[0].side} × ${width}`, ...boxes);
   });
-  const rest = "Stem, head, classifier";
+  const rest = "Stem and last layers";
   rows.push([rest, "", "", column(fixed), share(fixed)]);
   drawn.push(stage(rest, "",
     box(fixed, "rest", `${significant(fixed)} ms, ${share(fixed)} of the latency`,

@@ -135,6 +135,17 @@ def test_a_zip_of_val_alone_is_read_and_tests_are_of_val(
     assert len(splits.test) == 50
 
 
+def test_classes_beside_val_are_to_train_on(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "val/a/2.png", "val/b/2.png"):
+        write(tmp_path / "photos" / name)
+    found = open_images(tmp_path / "photos")
+    assert found["train"].names == ("a/1.png", "b/1.png")
+    assert found["val"].names == ("val/a/2.png", "val/b/2.png")
+    for name in ("train/a/1.png", "train/b/1.png", "test/a/3.png"):  # for --test photos/test
+        write(tmp_path / "three" / name)
+    assert list(open_images(tmp_path / "three")) == ["train"]
+
+
 def test_names_in_another_encoding_are_kept_as_they_can(tmp_path: Path) -> None:
     for label in ("a", "b"):
         write(tmp_path / "photos" / label / "1.png")
@@ -175,11 +186,18 @@ def test_photos_are_turned_upright_and_put_on_white(tmp_path: Path) -> None:
     clear.putpalette([0, 0, 0, 255, 0, 0])
     clear.save(tmp_path / "a" / "1.png", transparency=b"\x00\xff")
     Image.new("L", (8, 8), 77).save(tmp_path / "b" / "0.png")
+    red_above.crop((0, 0, 6, 8)).rotate(90, expand=True).save(
+        tmp_path / "b" / "1.tiff", exif=exif, compression="tiff_lzw"
+    )
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "b" / "2.png", transparency=(255, 0, 0))
     images = open_images(tmp_path)["train"]
-    upright, white, grey = (np.asarray(images.image(i)) for i in range(3))
+    upright, white, grey, scan, hidden = (np.asarray(images.image(i)) for i in range(5))
     assert (upright == np.asarray(red_above)).all()
     assert (white == 255).all()
     assert (grey == 77).all()
+    assert (scan == np.asarray(red_above)[:, :6]).all()
+    assert images.size(3) == (6, 8)
+    assert (hidden == 255).all()
 
 
 def test_rare_classes_are_shown_as_often(tmp_path: Path) -> None:
@@ -251,6 +269,10 @@ def test_a_torch_data_set_becomes_a_folder(tmp_path: Path) -> None:
         (
             lambda p: [write(p / n) for n in ("train/a/1.png", "train/b/1.png", "val/c/1.png")],
             r"class 'c' of val/ is not in train/",
+        ),
+        (
+            lambda p: [write(p / n) for n in ("train/a/1.png", "train/b/1.png", "more/a/1.png")],
+            r"images in 'more' beside those in train/",
         ),
     ],
 )

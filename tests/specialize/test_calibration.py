@@ -201,6 +201,9 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
     assert path.read_bytes() == before
     with pytest.raises(UserError, match="was not calibrated here"):
         check(like, bench)
+    (config / "drawn.json").write_text("by hand")
+    with pytest.raises(UserError, match=r"drawn.json: it was not made by calibrating"):
+        calibrate("drawn", bench, like, 10)
     with pytest.raises(UserError, match="at least 9"):
         calibrate("few", bench, like, 8)
     (config / "unwritten.measured.jsonl").touch()  # as a full disk leaves it

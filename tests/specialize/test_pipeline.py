@@ -19,15 +19,16 @@ from PIL import Image
 
 from devices.backends.litert import Litert
 from devices.profile import get_profile
+from ofa.errors import UserError
 from ofa.layers import lower, macs
 from ofa.space import Arch
 from specialize import specialize
-from specialize.fleet import Fleet
+from specialize.fleet import Fleet, specialize_fleet
 from specialize.pipeline import default_checkpoint
 from specialize.report import Report, reference, schema
 from tests.commands import MODULES, command
 from tests.conftest import write_shapes
-from tests.strategies import TINY
+from tests.strategies import OTHER, TINY
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -480,6 +481,29 @@ def test_several_devices_get_a_subnet_each(tiny: Path, tmp_path: Path) -> None:
             assert other is None or other.estimated <= member.best.estimated + 1e-9
         for text in (f"ms on {member.device}", f"{report.accuracy.test.value:.1f} %"):
             assert text in result.stdout
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_of_the_same_fleet_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """But after a stop the same command goes on in its own."""
+    asked = {"checkpoint": tiny, "candidates": 1, "output": tmp_path / "out"}
+    specialize_fleet(("pixel4", "rpi4"), "2ms", **asked)
+    (tmp_path / "out" / "fleet.json").unlink()
+    specialize_fleet(("pixel4", "rpi4"), "2ms", **asked)
+    for devices, budget in ((("pixel4", "rpi4"), "3ms"), (("iphonexs", "note10"), "2ms")):
+        with pytest.raises(UserError, match="the folder holds other files"):
+            specialize_fleet(devices, budget, **asked)
+    with pytest.raises(UserError, match="the folder holds other files"):
+        specialize_fleet(("rpi4", "a03s"), "2ms", **{**asked, "output": tmp_path / "out" / "rpi4"})
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "pixel4", "rpi4", "fleet.json", "compare.html",
+    }  # fmt: skip
+
+
+def test_a_fleet_of_integers_needs_a_network_for_them(shapes_folder: Path, tmp_path: Path) -> None:
+    other = write_tiny_checkpoint(shapes_folder, tmp_path, OTHER)
+    with pytest.raises(UserError, match="int8 files are of relu6 networks"):
+        specialize_fleet(("stm32h7", "stm32f7"), "5s", checkpoint=other, output=tmp_path / "out")
 
 
 def test_one_device_by_two_names_is_refused(tiny: Path, tmp_path: Path) -> None:
