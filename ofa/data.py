@@ -62,7 +62,8 @@ class Splits:
     """Images to train on, images held out of them to choose by, and test images to report on.
 
     skipped: names of files that do not decode. copies: names of images left out of the former two,
-    since those after them have the same picture. digest: of all images in order.
+    since those after them have the same picture. digest: of all images in order. judged: of those
+    that were set apart from the images to train on, to choose by or to test on.
     """
 
     train: Images
@@ -71,6 +72,7 @@ class Splits:
     skipped: tuple[str, ...]
     copies: tuple[str, ...] = ()
     digest: str = ""
+    judged: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,8 +171,10 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
         skipped += bad
     classes = len(train.classes)
     rest, held = split(train, max(classes, min(held_out, len(train) // 5)), seed)
+    apart = [digests[name] for name in held.names]
     if tests is None and len(rest) >= _FEWEST_TO_SPLIT * classes:
         rest, tests = split(rest, max(classes, min(held_out, len(rest) // 8)), seed + 1)
+        apart += [digests[name] for name in tests.names]
 
     pictures = [of_tests[name] for name in tests.names] if tests is not None else []
     held, copies = _without(held, digests, set(pictures))
@@ -184,8 +188,11 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
             "images to test on",
             str(path),
         )
-    digest = hashlib.blake2b(b"".join(pictures) + rest.labels.tobytes(), digest_size=16)
-    return Splits(rest, held, tests, tuple(skipped), (*copies, *more), digest.hexdigest())
+    digest, judged = (
+        hashlib.blake2b(content, digest_size=16).hexdigest()
+        for content in (b"".join(pictures) + rest.labels.tobytes(), b"".join(apart))
+    )
+    return Splits(rest, held, tests, tuple(skipped), (*copies, *more), digest, judged)
 
 
 def _decoded(images: Images) -> tuple[Images, dict[str, bytes], list[str]]:
@@ -221,6 +228,8 @@ class Loader:
         preprocessing: Preprocessing = LITE0,
     ) -> None:
         self._own = min(batch, len(images)) // ranks.count()
+        if not self._own:
+            raise UserError(f"{len(images)} images cannot be shared by {ranks.count()} processes")
         self.preprocessing = preprocessing
         self.images, self.seed, self.batch = images, seed, self._own * ranks.count()
         self.jitter, self.sharpen = jitter, sharpen

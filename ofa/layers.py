@@ -175,8 +175,9 @@ def lower(space: Space, arch: Arch) -> tuple[Layer, ...]:
             emit(f"{prefix}.project", "conv", stage.width, block=at)
             if stride == 1 and width == stage.width:
                 emit(f"{prefix}.add", "add", stage.width, block=at, shortcut=start)
-    emit("head", "conv", space.head, activation=space.activation)
-    emit("pool", "mean", space.head)
+    if space.head:
+        emit("head", "conv", space.head, activation=space.activation)
+    emit("pool", "mean", shape[2])
     if space.mix:
         emit("mix", "linear", space.mix, activation=space.activation, bias=False)
     emit("classifier", "linear", space.classes)

@@ -450,7 +450,7 @@ def _start(
             _check_same(replace(source.space, classes=classes), space, source.path)
         fresh = source.classes != splits.train.classes
         if not fresh:
-            _check_held_out(source, options, f"--init {options.init}")
+            _check_held_out(source, options, splits, f"--init {options.init}")
         space, tensors = replace(source.space, classes=classes), dict(source.tensors)
         preprocessing = source.preprocessing
         given = {
@@ -529,11 +529,11 @@ def _teaching(options: Options, splits: Splits) -> Checkpoint:
     where = f"--teacher {options.teacher}"
     if source.classes != splits.train.classes:
         raise UserError(f"its classes are not those of {options.data}", where)
-    _check_held_out(source, options, where)
+    _check_held_out(source, options, splits, where)
     return source
 
 
-def _check_held_out(source: Checkpoint, options: Options, where: str) -> None:
+def _check_held_out(source: Checkpoint, options: Options, splits: Splits, where: str) -> None:
     """Raise UserError where it was trained on images that this run would hold out, or test on."""
     data, seed = _origin(source)
     if data["source"] != Path(options.data).name or not data["train_images"]:
@@ -542,6 +542,11 @@ def _check_held_out(source: Checkpoint, options: Options, where: str) -> None:
         raise UserError(
             "it has been trained on images that would be held out here", where,
             f"add --held-out {_asked(source)} --seed {seed}",
+        )  # fmt: skip
+    if source.card["data"].get("judged", splits.judged) != splits.judged:
+        raise UserError(
+            "its images, or --test, have changed since it was trained: it has seen some of those "
+            "that would be set apart here", where, "train with those of then, or begin anew",
         )  # fmt: skip
 
 
@@ -574,7 +579,9 @@ def _lessons(
         partial.replace(kept)
     right = 100 * (logits.argmax(1) == splits.train.labels).mean()
     say(f"{source.name} knows {right:.1f} % of them")
-    held_out = float(source.evaluated.accuracy.max())
+    # Of this subnet: more may have been evaluated since.
+    row = (source.evaluated.genotypes == source.space.encode([arch])).all(1).argmax()
+    held_out = float(source.evaluated.accuracy[row])
     about = {"name": source.name, "arch": str(arch), "held_out": held_out, "runs": _runs(source)}
     return about, logits
 
@@ -683,6 +690,7 @@ def _card(
             "asked_held_out": options.held_out,
             "test_images": len(splits.test) if splits.test else 0,
             "skipped_images": len(splits.skipped),
+            "judged": splits.judged,
         },
         "recipe": recipe.as_dict(),
         "seed": options.seed,

@@ -107,7 +107,8 @@ class Arch:
 class Space:
     """All architectures of a supernet.
 
-    stem, head: output channels of the first convolution (stride 2) and of the last one (1x1).
+    stem, head: output channels of the first convolution (stride 2) and of the last one (1x1; 0:
+    none).
     mix: features behind the pooled ones, of a matrix without norm or bias; 0: none. activation: of
     stem, head and mix. padding: TensorFlow's SAME, or as many pixels on either side as torch has
     them; the two differ where a stride of 2 meets an even side.

@@ -201,7 +201,6 @@ class Run:
             "optimizer": _copied(self.optimizer.state_dict()),
             "ema": _copied(self._ema),
             "frozen": self._frozen,  # never changed in place
-            "threads": torch.get_num_threads(),
         }  # fmt: skip
 
     def _restore(self, state: dict[str, Any], counters: bool = True) -> None:
@@ -312,7 +311,9 @@ class Run:
                 self.save()
             batch: Batch = pending.result()
             views = planned
-            if self.step + 1 < self.steps:
+            if (
+                self.step + 1 < self.steps or self.only is not None
+            ):  # by the clock there may be more
                 planned = self._plan(self.step + 1, ends)
                 pending = self._submit(self.step + 1, planned, ends)
             lr = self._lr(ends)
@@ -397,10 +398,11 @@ class Run:
 
     def _new_optimizer(self) -> torch.optim.Optimizer:
         decay, plain = [], []
+        last = "" if self.space.head else f"s{len(self.space.stages) - 1}."
         for name, parameter in self.model.shared.items():
-            # Every reader of a projection normalizes away a constant: its bias has no gradient
-            # but rounding noise, which Adam would turn into full steps.
-            if name.endswith("project.bn.bias"):
+            # A convolution that reads a projection normalizes away a constant: its bias has no
+            # gradient but rounding noise, which Adam would turn into full steps.
+            if name.endswith("project.bn.bias") and not (last and name.startswith(last)):
                 parameter.requires_grad_(False)
             elif parameter.ndim > 1 and ".to" not in name:
                 decay.append(parameter)
@@ -594,7 +596,7 @@ def _phase_of(step: int, ends: tuple[int, ...]) -> int:
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Nested values one by one, with the way to each: ``recipe.phases.0.share``."""
-    if not isinstance(value, dict | list):
+    if not isinstance(value, dict | list) or not value:
         yield path, value
         return
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):

@@ -10,7 +10,7 @@ Tensor names are ``<layer name>.<part>``; convolutions are stored (out, in / gro
     stem.weight  stem.bn.weight  stem.bn.bias        s1.b0.expand.weight  ...
     s1.b0.depthwise.weight (largest kernel)          s1.b0.depthwise.to3 (9, 9)
     s1.b0.reduce.weight  s1.b0.reduce.bias  s1.b0.excite.weight  s1.b0.excite.bias
-    classifier.weight  classifier.bias
+    head.weight ...  mix.weight  classifier.weight  classifier.bias
 """
 
 from __future__ import annotations

@@ -61,12 +61,17 @@ def keep_fitting(
     most = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "sram"]
     if not most:
         return found
+    bound = found.bound  # what is proven is of what was asked, not of a tightened limit
     for attempt in range(TIGHTENINGS):
         sizes = np.array(arenas([problem.space.decode(row) for row in found.genotypes]))
         fits = sizes <= min(most)
         if fits.any():
-            return replace(found, genotypes=found.genotypes[fits], values=found.values[fits])
+            return replace(
+                found, genotypes=found.genotypes[fits], values=found.values[fits], bound=bound
+            )
         tell(f"none of {len(sizes)} candidates fits into the memory when it is packed")
+        if attempt == TIGHTENINGS - 1:
+            break
         factor = min(most) / sizes.min()
         problem = problem.tightened("sram", factor)
         found = look(problem, seed + attempt + 1)
@@ -112,7 +117,8 @@ def keep_measured(
         least = min(least, p90.min())
         tell(f"measured {len(archs)} candidates: {len(holds)} keep {budget:g} ms")
         if len(holds):
-            kept = replace(found, genotypes=found.genotypes[holds], values=found.values[holds])
+            if kept is None or found.values[holds[0]] > kept.values[0]:
+                kept = replace(found, genotypes=found.genotypes[holds], values=found.values[holds])
         elif kept is not None:
             break
         nearest = p90[holds].max() if len(holds) else p90.min()

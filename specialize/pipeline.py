@@ -76,7 +76,7 @@ from specialize.problem import (
     budgets_of,
 )
 from specialize.refine import evaluate_more
-from specialize.samples import samples
+from specialize.samples import samples, tests_are_held_out
 from specialize.score import Cut, Int8Scorer, Scorer, percent_right
 from specialize.search import SearchResult, exact, get_strategy
 
@@ -86,6 +86,10 @@ __all__ = ["Result", "default_checkpoint", "specialize"]
 #: as this many MACs pay for, which is 80 at 150 MMACs, and no fewer.
 _FIRST_LOOK, _FIRST_LOOK_MACS = 80, 12e9
 _FINALISTS = 3
+_JUDGED_TWICE = (
+    "the supernet had too few images to set some apart: its test images are those that the choice "
+    "was made by, and their accuracy is too high"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,6 +467,7 @@ def specialize(
             *filter(None, [assumed, repeated]),
             *([] if meter is not None else uncompiled(profile)),
             *beyond_memory(profile, budgets),
+            *([_JUDGED_TWICE] if tests_are_held_out(source) else []),
             *warnings_for(profile, layers, latency.point),
         ],
     )  # fmt: skip

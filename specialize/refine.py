@@ -48,7 +48,10 @@ def evaluate_more(
     space, evaluated = source.space, source.evaluated
     model = fit(space, evaluated)
     fits = np.flatnonzero(pose(model.table).feasible(evaluated.genotypes))
-    best_first = fits[np.argsort(-evaluated.accuracy[fits], kind="stable")]
+    if not len(fits):
+        fits = np.arange(len(evaluated.genotypes))
+    # By the model: those with the highest accuracy had luck too, which they do not have again.
+    best_first = fits[np.argsort(-model.table.price(evaluated.genotypes[fits]), kind="stable")]
     anchors = best_first[: min(_ANCHORS, count // 2)]
 
     def score(genotypes: Genotypes) -> Evaluated:

@@ -71,7 +71,8 @@ def spaces(other: bool = True) -> st.SearchStrategy[Space]:
         name=st.just("random"),
         stem=st.sampled_from([8, 12]),
         stages=st.lists(stages(), min_size=1, max_size=3).map(tuple),
-        head=st.sampled_from([16, 32]),
+        head=st.sampled_from([0, 16, 32]),
+        mix=st.sampled_from([0, 24]),
         resolutions=st.sets(st.sampled_from([16, 24, 32, 40]), min_size=1, max_size=3).map(
             lambda chosen: tuple(sorted(chosen))
         ),

@@ -95,6 +95,10 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
                        cwd=tmp_path)  # fmt: skip
         assert seen.returncode == 2
         assert "add --held-out 50 --seed 0" in seen.stderr.splitlines()[-1]
+    Image.effect_noise((40, 40), 90).convert("RGB").save(photos / "rows" / "more.png")
+    more = command("ofa-train", *words, "--output", "more", "--init", "trained", cwd=tmp_path)
+    assert (more.returncode, more.stderr.count("\n")) == (2, 1)
+    assert "its images, or --test, have changed since it was trained" in more.stderr
     other = command("ofa-train", "average", "further", "lite-imagenette", "--data", photos,
                     "--output", "no", cwd=tmp_path)  # fmt: skip
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
@@ -112,6 +116,13 @@ def test_a_network_alone_begins_with_the_channels_that_matter(alone: bool, photo
         abs(tensors[f"s{s}.b{b}.project.weight"]).sum((0, 2, 3)) for s, b in space.positions if s
     ]
     assert alone == all((np.diff(weights) <= 0).all() for weights in matter)
+
+
+@pytest.mark.parametrize("init", ["lite-imagenette", "mcu-cifar10"])
+def test_other_classes_are_learned_in_minutes(init: str, photos: Path) -> None:
+    options = Options(data=str(photos), output=photos.parent / "out", init=init)
+    *_, recipe, _, _ = _start(options, splits_of(photos, None, 12, 0))
+    assert (recipe.name, recipe.hours) == ("adapt", 0.1)
 
 
 @pytest.mark.slow
@@ -134,10 +145,14 @@ def test_a_network_alone_begins_with_the_channels_that_matter(alone: bool, photo
         (["--data", "shapes", "--space", "mcu"], "has not EfficientNet-Lite0's skeleton"),
         (
             ["--data", "shapes", "--init", "lite-imagenette", "--space", "mcu"],
-            "not of 'mcu': stem.weight is (32, 3, 3, 3), the space needs (16, 3, 3, 3)",
+            "not of 'mcu': stem.weight is (32, 3, 3, 3), the space needs (8, 3, 3, 3)",
         ),
         (["--data", "shapes", "--arch", "r96 3x3e9"], "stages"),
         (["--data", "shapes", "--output", "/proc/nowhere"], "cannot write there"),
+        (
+            ["--data", "shapes", "--output", "two"],
+            "two: it holds test.zip, a name of a checkpoint's",
+        ),
         (["--data", "shapes", "--resume"], "no training state to resume"),
         (["--data", "shapes", "--hours", "inf"], "--hours: inf is no time to train"),
         (["--data", "shapes", "--epochs", "inf"], "--epochs: inf is no time to train"),
@@ -150,6 +165,7 @@ def test_bad_input_is_one_line(
         (tmp_path / name).mkdir(parents=True)
     for name in ("one/cat", "two/cat", "two/dog"):
         Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    (tmp_path / "two" / "test.zip").write_text("mine")
     words = [str(shapes_folder) if word == "shapes" else word for word in words]
     if "--output" not in words:
         words = [*words, "--output", "out"]

@@ -516,6 +516,18 @@ def test_one_device_by_two_names_is_refused(tiny: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_it_is_said_where_nothing_was_set_apart_to_test_on(tiny: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(tiny, few)
+    card = json.loads((few / "card.json").read_text())
+    (few / "card.json").write_text(json.dumps({**card, "data": {"test_images": 0}}))
+    report = specialize(
+        "pixel", "0.6ms", checkpoint=few, output=tmp_path / "out", candidates=1, threads=1
+    ).report
+    assert any("those that the choice was made by" in warning for warning in report.warnings)
+
+
 def test_the_whole_front_as_a_table(tiny: Path, tmp_path: Path) -> None:
     specialize(
         "pixel", "0.6ms", checkpoint=tiny, output=tmp_path / "out", candidates=1, threads=1,
