@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,25 @@ class Evaluated:
             np.concatenate([self.accuracy, other.accuracy]),
             np.concatenate([self.images, other.images]),
         )
+
+    def logits(self) -> NDArray[np.float64]:
+        """(N,) log odds of a right answer, half an image away from 0 and 1: they are finite."""
+        margin = 0.5 / self.images
+        share = np.clip(self.accuracy / 100, margin, 1 - margin)
+        return np.asarray(np.log(share / (1 - share)))
+
+    def as_beside(self, known: Evaluated, again: Evaluated) -> Evaluated:
+        """These, which were scored on other images than ``known``, as they would be on the same.
+
+        again: the subnets of ``known``, scored on the images of these. The mean difference of their
+        logits is taken off.
+        """
+        logits = self.logits() + (known.logits() - again.logits()).mean()
+        return replace(self, accuracy=100 / (1 + np.exp(-logits)))
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Evaluated:
+        """Only these, in this order."""
+        return Evaluated(self.genotypes[rows], self.accuracy[rows], self.images[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

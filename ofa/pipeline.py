@@ -23,7 +23,14 @@ from filelock import FileLock, Timeout
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofa import ranks, train
-from ofa.checkpoint import FILES, Checkpoint, largest_side, load_checkpoint, write_checkpoint
+from ofa.checkpoint import (
+    FILES,
+    Checkpoint,
+    Evaluated,
+    largest_side,
+    load_checkpoint,
+    write_checkpoint,
+)
 from ofa.console import stderr
 from ofa.data import LABELS, Splits, named_data, splits_of
 from ofa.errors import UserError
@@ -50,6 +57,7 @@ _SHIPPED, _SHIPPED_BYTES = 2000, 5_200_000
 #: But at least so many, however large.
 _SHIPPED_AT_LEAST = 200
 _HELD_OUT = 1500
+_ANCHORS = 4  # subnets that tell how two sets of images differ
 #: What a card keeps of the run that it continues.
 _HISTORY = (
     "init", "teacher", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions",
@@ -364,7 +372,8 @@ def evaluate_more(
     """Evaluate ``count`` more subnets, the most informative, and add them to the checkpoint.
 
     On the images that were held out of ``data``, the run's own training images; without it on the
-    held-out images that the checkpoint ships. Raises UserError.
+    held-out images that the checkpoint ships, which may be some of those: a few subnets that are
+    known are scored again then, and what they differ by is taken off. Raises UserError.
     """
     torch.set_num_threads(threads)
     say = Teller(quiet)
@@ -380,14 +389,30 @@ def evaluate_more(
     known = source.evaluated
     rng = np.random.default_rng([seed, len(known.accuracy)])
     archs = informative(source.space, known.genotypes, count, rng)
+    anchors = known.take(
+        rng.permutation(len(known.accuracy))[: 0 if data is not None else _ANCHORS]
+    )
     folder = source.path / "training"
     folder.mkdir(exist_ok=True)
     tensors = {name: torch.from_numpy(value) for name, value in source.tensors.items()}
     evaluator = Evaluator(recalibration, held_out, source.preprocessing)
-    rows = _evaluate(source.space, tensors, archs, evaluator, folder, say)
-    before = [
-        (source.space.decode(row), float(accuracy), int(n))
-        for row, accuracy, n in zip(known.genotypes, known.accuracy, known.images, strict=True)
+    again = [source.space.decode(row) for row in anchors.genotypes]
+    scored = _evaluate(source.space, tensors, [*again, *archs], evaluator, folder, say)
+    values = {arch: value for arch, _, value, _ in scored}
+
+    def of(archs: Sequence[Arch]) -> Evaluated:
+        accuracy = np.array([values[arch] for arch in archs], float)
+        return Evaluated(
+            source.space.encode(archs), accuracy, np.full(len(archs), len(held_out), np.int64)
+        )
+
+    new = of(archs) if data is not None else of(archs).as_beside(anchors, of(again))
+    joined = known.joined(new)
+    rows = [
+        (arch, macs(lower(source.space, arch)), float(accuracy), int(n))
+        for arch, accuracy, n in zip(
+            map(source.space.decode, joined.genotypes), joined.accuracy, joined.images, strict=True
+        )
     ]
     write_checkpoint(
         source.path,
@@ -397,10 +422,10 @@ def evaluate_more(
         preprocessing=source.preprocessing,
         tensors=source.tensors,
         card=card,
-        evaluated=[(a, macs(lower(source.space, a)), value, n) for a, value, n in before] + rows,
+        evaluated=rows,
         files={name: source.path / name for name in ("calibration.zip", "test.zip")},
     )
-    say(f"{len(before) + len(rows)} evaluated subnets in {source.path}")
+    say(f"{len(rows)} evaluated subnets in {source.path}")
     return source.path
 
 

@@ -149,7 +149,7 @@ def fit(space: Space, evaluated: Evaluated) -> AccuracyModel:
             "the checkpoint has one evaluated subnet: there is nothing to choose from",
             "--checkpoint", "train a supernet, without --arch",
         )  # fmt: skip
-    entries, y, error = _Entries(space), logit(evaluated), _relative_error(evaluated)
+    entries, y, error = _Entries(space), evaluated.logits(), _relative_error(evaluated)
     moments = _moments(one_hot(space, evaluated.genotypes), y, error)
     return _posterior(entries, moments, *_learn_prior(moments, entries.levels()))
 
@@ -159,7 +159,7 @@ def rank(space: Space, evaluated: Evaluated, seed: int = 0) -> Ranking:
 
     The strengths of the prior's levels are learned once, on all of them; the fit is not.
     """
-    entries, y, error = _Entries(space), logit(evaluated), _relative_error(evaluated)
+    entries, y, error = _Entries(space), evaluated.logits(), _relative_error(evaluated)
     x = one_hot(space, evaluated.genotypes)
     prior, residual = _learn_prior(_moments(x, y, error), entries.levels())
     fold = np.random.default_rng(seed).permutation(len(y)) % _FOLDS
@@ -193,25 +193,13 @@ def kendall_tau(a: FloatArray, b: FloatArray) -> float:
     return float((da * db).sum() / scale) if scale else 0.0
 
 
-def logit(evaluated: Evaluated) -> FloatArray:
-    """(N,) log odds of a right answer."""
-    share = _share(evaluated)
-    return np.asarray(np.log(share / (1 - share)))
-
-
-def _share(evaluated: Evaluated) -> FloatArray:
-    """(N,) share of right answers, half an image away from 0 and 1 so that logits are finite."""
-    margin = 0.5 / evaluated.images
-    return np.asarray(np.clip(evaluated.accuracy / 100, margin, 1 - margin))
-
-
 def _relative_error(evaluated: Evaluated) -> FloatArray:
     """(N,) binomial variance of each logit, as a multiple of their mean.
 
     Only the ratios are taken from the binomial: subnets are scored on the same images and err
     together, so how large the variance is must be learned.
     """
-    share = _share(evaluated)
+    share = percent(evaluated.logits()) / 100
     variance = 1 / (evaluated.images * share * (1 - share))
     return np.asarray(variance / variance.mean())
 

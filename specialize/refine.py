@@ -9,7 +9,6 @@ thousands that a search on real accuracies needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from ofa.errors import UserError
 from ofa.images import Images
 from ofa.space import Genotypes
 from ofa.table import Table
-from specialize.accuracy import AccuracyModel, fit, logit, percent
+from specialize.accuracy import AccuracyModel, fit
 from specialize.problem import Problem
 from specialize.score import Scorer
 from specialize.search import exact
@@ -60,11 +59,8 @@ def evaluate_more(
         images = np.full(len(genotypes), len(held_out))
         return Evaluated(genotypes, np.array(accuracy, np.float64), images)
 
-    shift = 0.0
-    if len(anchors):
-        again = score(evaluated.genotypes[anchors])
-        known = Evaluated(again.genotypes, evaluated.accuracy[anchors], evaluated.images[anchors])
-        shift = float((logit(known) - logit(again)).mean())
+    known = evaluated.take(anchors)
+    again = score(known.genotypes) if len(anchors) else known
     left = count - len(anchors)
     while left > 0:
         rows = suggest(model, pose, evaluated.genotypes, min(BATCH, left), rng)
@@ -72,7 +68,7 @@ def evaluate_more(
             break  # all that is near the best has been scored
         # By resolution, so that the images are resized once for each.
         found = score(rows[np.argsort(rows[:, 0], kind="stable")])
-        evaluated = evaluated.joined(replace(found, accuracy=percent(logit(found) + shift)))
+        evaluated = evaluated.joined(found.as_beside(known, again) if len(anchors) else found)
         model = fit(space, evaluated)
         left -= len(rows)
         tell(f"{count - left} of {count} evaluations: the best {found.accuracy.max():.1f} %")

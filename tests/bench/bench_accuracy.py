@@ -12,7 +12,7 @@ from ofa.checkpoint import Evaluated, find_checkpoint, read_checkpoint
 from ofa.sampling import one_hot
 from ofa.space import Space
 from ofa.table import tabulate
-from specialize.accuracy import fit, kendall_tau, logit
+from specialize.accuracy import fit, kendall_tau
 from tests.bench.record import record, table
 
 FloatArray = NDArray[np.float64]
@@ -63,7 +63,7 @@ def main() -> None:
 
 def ridge(space: Space, given: Evaluated, genotypes: NDArray[np.int16]) -> FloatArray:
     """(N,) logits by ridge regression over one column for each choice."""
-    x, y = one_hot(space, given.genotypes), logit(given)
+    x, y = one_hot(space, given.genotypes), given.logits()
     center, mean = x.mean(0), y.mean()
     x = x - center
     best: tuple[float, FloatArray] = (np.inf, np.zeros(x.shape[1]))

@@ -11,7 +11,7 @@ from ofa.checkpoint import Evaluated
 from ofa.errors import UserError
 from ofa.spaces import get_space
 from ofa.table import tabulate
-from specialize.accuracy import fit, kendall_tau, logit, percent, rank
+from specialize.accuracy import fit, kendall_tau, percent, rank
 from tests.specialize.tables import plausible_accuracy
 
 SPACE = get_space("lite")
@@ -100,7 +100,16 @@ def test_perfect_scores_have_finite_logits() -> None:
     data = Evaluated(
         SPACE.sample(np.random.default_rng(0), 2), np.array([0.0, 100.0]), np.array([50, 50])
     )
-    assert np.isfinite(logit(data)).all()
+    assert np.isfinite(data.logits()).all()
+
+
+def test_what_other_images_differ_by_is_taken_off() -> None:
+    """Of subnets that are all harder on them by half a logit."""
+    data, _ = evaluated(30, 1)
+    harder = replace(data, accuracy=percent(data.logits() - 0.5))
+    few = np.arange(4)
+    moved = harder.take(few + 9).as_beside(data.take(few), harder.take(few))
+    np.testing.assert_allclose(moved.accuracy, data.accuracy[few + 9], rtol=1e-9)
 
 
 @pytest.mark.parametrize(("b", "tau"), [([1, 2, 3], 1), ([3, 2, 1], -1), ([1, 1, 1], 0)])
