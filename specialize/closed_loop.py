@@ -72,8 +72,9 @@ def keep_fitting(
         tell(f"none of {len(sizes)} candidates fits into the memory when it is packed")
         if attempt == TIGHTENINGS - 1:
             break
-        factor = min(most) / sizes.min()
-        problem = problem.tightened("sram", factor)
+        smallest = int(sizes.argmin())
+        factor = min(most) / sizes[smallest]
+        problem = problem.tightened("sram", factor, found.genotypes[smallest])
         found = look(problem, seed + attempt + 1)
     raise UserError(
         f"no subnet was found that packs into {Budget('sram', min(most))}",
@@ -90,13 +91,14 @@ def keep_measured(
     look: Callable[[Problem, int], SearchResult],
     seed: int,
     tell: Callable[[str], None],
+    loosen: bool = True,
 ) -> SearchResult:
     """Only candidates that were measured within the latency budget three times, with some room.
 
     A compiler's answer is the same each time, so there one within the budget is enough. Within:
     what the 90th percentile is at most. Where none is, the limit is tightened by what the
-    fastest missed, down to the fastest that there are; where even the slowest leaves room it is
-    loosened by that; and the search is repeated.
+    fastest missed, down to the fastest that there are; where even the slowest leaves room, and
+    ``loosen``, it is loosened by that; and the search is repeated.
     """
     budgets = [limit.budget.limit for limit in problem.limits if limit.budget.quantity == "latency"]
     if not budgets:
@@ -122,7 +124,7 @@ def keep_measured(
         elif kept is not None:
             break
         nearest = p90[holds].max() if len(holds) else p90.min()
-        if len(holds) and limit < _ROOM * nearest:
+        if len(holds) and (not loosen or limit < _ROOM * nearest):
             break
         tight = problem.tightened("latency", 0.98 * limit / nearest)
         if not bench.deterministic:
@@ -173,15 +175,16 @@ def measured_last(
 def keep_compiled(
     meter: Compiler,
     problem: Problem,
+    archs: Sequence[Arch],
     costs: Sequence[Mapping[Quantity, float]],
     last: bool,
     tell: Callable[[str], None],
 ) -> tuple[list[int], Problem]:
     """Which candidates' own files keep the budgets as the compiler has it; what to search next.
 
-    costs: what it says that each takes. It packs weights by their values, and those of a candidate
-    are known once it is quantized. Where none keeps the budgets, what the nearest exceeds is
-    tightened, unless this is the last attempt.
+    costs: what it says that each of ``archs`` takes. It packs weights by their values, and those of
+    a candidate are known once it is quantized. Where none keeps the budgets, what the nearest
+    exceeds is tightened, so that it is out, unless this is the last attempt.
     """
     taken = [shares(problem, one) for one in costs]
     excesses = [max(share.values(), default=0) for share in taken]
@@ -191,7 +194,8 @@ def keep_compiled(
     nearest = int(np.argmin(excesses))
     for quantity, share in taken[nearest].items():
         if share > 1:
-            problem = problem.tightened(quantity, 0.99 / share)
+            (row,) = problem.space.encode([archs[nearest]])
+            problem = problem.tightened(quantity, 0.99 / share, row)
     over = f"the nearest exceeds them by {100 * (excesses[nearest] - 1):.1f} %"
     if last or not problem.possible:
         raise UserError(

@@ -302,6 +302,7 @@ def specialize(
         return {"latency": found.ms, "sram": found.sram, "flash": found.flash}
 
     bound, short = np.nan, None
+    loosen = True  # until a compiler's answer for the real weights has tightened the limit
     for attempt in range(TIGHTENINGS):
         try:
             found = find(problem, seed + attempt)
@@ -311,7 +312,7 @@ def specialize(
             bound = found.bound
         if bench is not None:
             with clock("measure candidates"):
-                found = keep_measured(bench, profile, problem, found, find, seed, tell)
+                found = keep_measured(bench, profile, problem, found, find, seed, tell, loosen)
             bound = max(bound, found.bound)  # unless measuring loosened it
         with clock("score"):
             archs = [source.space.decode(row) for row in found.genotypes]
@@ -319,10 +320,12 @@ def specialize(
             scored = _score(scorer, archs, estimates, held_out, objective, costs, taken, tell)
         if isinstance(meter, Compiler):
             kept, problem = keep_compiled(
-                meter, problem, [one.taken for one in scored], attempt + 1 == TIGHTENINGS, tell
-            )
+                meter, problem, [one.cut.arch for one in scored], [one.taken for one in scored],
+                attempt + 1 == TIGHTENINGS, tell,
+            )  # fmt: skip
             scored = [scored[index] for index in kept]
             if not scored:
+                loosen = False
                 continue
         winner = scored[0]
         missing = (min_accuracy or 0) - winner.held_out.value

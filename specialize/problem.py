@@ -295,13 +295,24 @@ class Problem:
         fits: NDArray[np.bool_] = self.excess(genotypes_NP) == 0
         return fits
 
-    def tightened(self, quantity: Quantity, factor: float) -> Problem:
-        """The same, with ``factor`` times what a quantity may cost."""
-        limits = tuple(
-            replace(limit, most=limit.most * factor) if limit.budget.quantity == quantity else limit
-            for limit in self.limits
-        )
-        return replace(self, limits=limits)
+    def tightened(
+        self, quantity: Quantity, factor: float, row: NDArray[np.int16] | None = None
+    ) -> Problem:
+        """The same, with ``factor`` times what a quantity may cost.
+
+        row: (1 + P,), of a network that took too much: of what it is priced at, where that is less,
+        so that it is out.
+        """
+
+        def tight(limit: Limit) -> Limit:
+            if limit.budget.quantity != quantity:
+                return limit
+            most = limit.most
+            if row is not None:
+                most = min(most, float(limit.table.price(row[None])[0]))
+            return replace(limit, most=most * factor)
+
+        return replace(self, limits=tuple(map(tight, self.limits)))
 
     def within_reach(self, quantity: Quantity, room: float) -> Problem:
         """The same for what will be measured: there no bound refuses all, a point may.
