@@ -25,8 +25,10 @@ def test_every_shipped_profile_is_whole() -> None:
         assert p.provenance["source"]
         assert list(p.bound) == sorted(p.bound)
         assert 0 < p.typical_error < 25
-        # A larger depthwise kernel is never cheaper: its taps cost at least nothing.
-        assert min(p.coefficients[k] for k in ("dw.k3", "dw.k5", "dw.k7")) > 0
+        # A larger depthwise kernel is never cheaper: its taps cost at least nothing (those of 7x7
+        # beyond 5x5 where none was measured, as of an NPU).
+        assert min(p.coefficients[k] for k in ("dw.k3", "dw.k5")) > 0
+        assert p.coefficients["dw.k7"] >= 0
         again = parse_profile(json.dumps(p.as_dict()), "again")
         assert again.as_dict() == p.as_dict()
 
