@@ -438,7 +438,7 @@ def _check_output(output: Path, folder: Path, resume: bool) -> None:
     if held:
         raise UserError("it holds a training run", str(output), "add --resume to continue it")
     if there := [name for name in FILES if (output / name).exists()]:
-        what = "a checkpoint" if there[0] == FILES[0] else f"{there[0]}, a name of a checkpoint's"
+        what = "a checkpoint" if there[0] == FILES[0] else f"{there[0]}, which would be replaced"
         raise UserError(f"it holds {what}", str(output), "choose another --output")
     check_writable(output, str(output))
 

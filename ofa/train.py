@@ -311,9 +311,8 @@ class Run:
                 self.save()
             batch: Batch = pending.result()
             views = planned
-            if (
-                self.step + 1 < self.steps or self.only is not None
-            ):  # by the clock there may be more
+            # One network may be trained by the clock: what looks like its last step may not be.
+            if self.step + 1 < self.steps or self.only is not None:
                 planned = self._plan(self.step + 1, ends)
                 pending = self._submit(self.step + 1, planned, ends)
             lr = self._lr(ends)

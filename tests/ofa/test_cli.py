@@ -151,7 +151,7 @@ def test_other_classes_are_learned_in_minutes(init: str, photos: Path) -> None:
         (["--data", "shapes", "--output", "/proc/nowhere"], "cannot write there"),
         (
             ["--data", "shapes", "--output", "two"],
-            "two: it holds test.zip, a name of a checkpoint's",
+            "two: it holds test.zip, which would be replaced",
         ),
         (["--data", "shapes", "--resume"], "no training state to resume"),
         (["--data", "shapes", "--hours", "inf"], "--hours: inf is no time to train"),
