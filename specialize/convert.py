@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -51,8 +52,9 @@ def converted(
     digest = hashlib.sha256()
     for part in open_images(Path(images)).values():
         digest.update(repr((part.classes, part.labels.tolist())).encode())
-        for one in part.digests().values():
-            digest.update(one)
+        for index in range(len(part)):
+            with suppress(Exception):  # what cannot be read is told and skipped when it is opened
+                digest.update(hashlib.sha256(part.bytes_of(index)).digest())
     digest.update(file.read_bytes())
     name = f"{file.stem}-{space}-{digest.hexdigest()[:12]}"
     folder = user_cache_path("ofa-specializer") / "converted" / name
