@@ -42,7 +42,7 @@ from devices.profile import (
 )
 from ofa.layers import Layer
 
-__all__ = ["Sample", "fit_profile", "informative", "write_profile"]
+__all__ = ["FEWEST_SAMPLES", "Sample", "fit_profile", "informative", "write_profile"]
 
 FloatArray = NDArray[np.float64]
 
@@ -53,7 +53,7 @@ Sample = tuple[Sequence[Layer], float, float]
 _RIDGE, _RIDGE_HELD = 1e-3, 3e-2
 _CLEARLY = 0.8  # of the error, of few networks, for a mix with more freedom to be taken
 _CONFIDENCES = (0.5, 0.8, 0.9, 0.95)
-_FEWEST = 9  # for a bound at 0.9
+FEWEST_SAMPLES = 9  # for a bound at 0.9
 _MANY = 50
 
 _DEPTHWISE = ("dw.k3", "dw.k5", "dw.k7")
@@ -91,8 +91,8 @@ def fit_profile(
     source: ``MEASURED_HERE`` or ``CALIBRATED``. space: that the networks are of.
     Raises ValueError for fewer than 9 samples.
     """
-    if len(samples) < _FEWEST:
-        raise ValueError(f"{len(samples)} samples; a bound at 0.9 needs {_FEWEST}")
+    if len(samples) < FEWEST_SAMPLES:
+        raise ValueError(f"{len(samples)} samples; a bound at 0.9 needs {FEWEST_SAMPLES}")
     x = np.stack([_vector(layers) for layers, _, _ in samples])
     y = np.array([ms for _, ms, _ in samples])
     tails = np.array([p90 / ms for _, ms, p90 in samples])

@@ -58,7 +58,7 @@ _HOSTS = {
     "host": "LiteRT, 1 thread: measured when you specialize",
     "host-onnxruntime": "ONNX Runtime, 1 thread: measured when you specialize",
 }
-_RUNTIMES = {
+RUNTIMES = {
     "tflm": "TensorFlow Lite Micro's interpreter on this machine, int8: answers and arena",
     "cortex-m55": "Cortex-M55 emulated in QEMU, int8: answers, arena and instructions",
 }
@@ -203,7 +203,7 @@ def measure(
     kinds = {model.suffix for model in models}
     if len(kinds) > 1:
         raise UserError(f"files of several kinds: {', '.join(sorted(kinds))}", fix="one at a time")
-    if name in _RUNTIMES:
+    if name in RUNTIMES:
         if kinds != {".tflite"}:
             raise UserError(f"{name} takes .tflite files", str(models[0]))
         checked = [check(name, model) for model in models]
@@ -303,7 +303,7 @@ def _print_groups(found: list[Profile], hosts: list[str]) -> None:
         console.print(f"[bold]{heading}[/bold]")
         console.print(grid)
         console.print()
-    console.print(f"{' and '.join(_RUNTIMES)}: runtimes of microcontrollers on this machine, for")
+    console.print(f"{' and '.join(RUNTIMES)}: runtimes of microcontrollers on this machine, for")
     console.print("`ofa-device measure`.")
     console.print("error: mean of |predicted / actual - 1| on networks left out of the fit.")
     console.print("`ofa-device show NAME` tells more.")
@@ -357,4 +357,4 @@ def _names(incomplete: str) -> list[str]:
     from devices.profile import load_profiles
 
     names = [name for p in load_profiles() for name in (p.name, *p.aliases)]
-    return [name for name in (*_HOSTS, *_RUNTIMES, *names) if name.startswith(incomplete)]
+    return [name for name in (*_HOSTS, *RUNTIMES, *names) if name.startswith(incomplete)]

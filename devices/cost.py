@@ -18,16 +18,28 @@ __all__ = [
     "bound_factor",
     "features",
     "latency_table",
+    "nearest_confidence",
     "predict",
     "price",
     "warnings_for",
 ]
 
-#: Families of networks all of whose depthwise convolutions are 3x3.
-_OF_3X3 = {
-    "dscnn", "fdmobilenet", "mobilenet_v1", "mobilenet_v2", "resnet8", "resnet_v1_32",
-    "resnet_v1_8", "squeezenet", "st_mnist_v1",
-}  # fmt: skip
+#: Families of networks, and the largest kernel of their depthwise convolutions; of others 7.
+_LARGEST_KERNEL = dict.fromkeys(
+    (
+        "dscnn", "fdmobilenet", "mbv1", "mbv1-0.25", "mbv1-0.5", "mbv1-0.75", "mbv1-1.0", "mbv2",
+        "mbv2-0.35", "mbv2-0.5", "mbv2-0.75", "mbv2-1.0", "mbv2-1.3", "mbv2-1.4", "mobilenet_v1",
+        "mobilenet_v1_1.0_224", "mobilenet_v2", "mobilenet_v2_1.0_224", "resnet8", "resnet_v1_32",
+        "resnet_v1_8", "squeezenet", "st_mnist_v1",
+    ),
+    3,
+) | dict.fromkeys(
+    (
+        "efficientnet-lite", "lite", "mcu", "mobilenet_v3_large_1.0_224",
+        "mobilenet_v3_small_1.0_224", "v3", "v3min",
+    ),
+    5,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,11 @@ def bound_factor(profile: Profile, confidence: float) -> float:
     return float(np.interp(confidence, confidences, factors))
 
 
+def nearest_confidence(profile: Profile, confidence: float) -> float:
+    """Where a profile has a bound, ``confidence``; else the nearest at which it has one."""
+    return min(max(confidence, min(profile.bound)), max(profile.bound))
+
+
 def warnings_for(profile: Profile, layers: Sequence[Layer], point_ms: float) -> list[str]:
     """One sentence for each way in which a network lies outside of what was measured."""
     found = []
@@ -147,11 +164,11 @@ def warnings_for(profile: Profile, layers: Sequence[Layer], point_ms: float) -> 
             f"the profile's networks took {low:g} to {high:g} ms; "
             f"this one, at {point_ms:.3g} ms, is outside"
         )
-    met_larger = not set(profile.valid.families) <= _OF_3X3
-    if not met_larger and any(one.op == "depthwise" and one.kernel > 3 for one in layers):
+    met = max((_LARGEST_KERNEL.get(family, 7) for family in profile.valid.families), default=7)
+    if any(one.op == "depthwise" and one.kernel > met for one in layers):
         found.append(
-            "larger depthwise kernels than 3x3 were not measured there: they are priced by their "
-            "MACs, which no bound covers"
+            f"larger depthwise kernels than {met}x{met} were not measured there: their price is a "
+            "guess, which no bound covers"
         )
     if profile.grade in "CD":
         networks = profile.provenance.get("networks", "few")

@@ -32,6 +32,7 @@ __all__ = [
     "get_profile",
     "load_profiles",
     "parse_profile",
+    "shipped_names",
     "user_profiles",
 ]
 
@@ -147,19 +148,21 @@ class Profile:
         return "board" if self.hardware.device.startswith(boards) else "phone"
 
     def of_space(self, space: str) -> Profile:
-        """The profile for networks of a space: bounds of one calibrated on another are wider.
+        """The profile for networks of a space; one calibrated on another has wider bounds there.
 
         By 5 %: with that, those from ten samples covered 97 % of the networks of a family that was
         not among them, where without they covered 85 % (float32) and 82 % (int8). A constant below
         0 is no longer taken: it is of weights that all networks of the other space have.
         """
         own = self.provenance.get("source") in (MEASURED_HERE, CALIBRATED)
-        if not own or space in self.valid.families:
+        constant = self.coefficients["const"]
+        if space in self.valid.families or (constant >= 0 and not own):
             return self
+        wider = _OTHER_FAMILY if own else 1.0  # published profiles are of other families anyway
         return replace(
             self,
-            coefficients={**self.coefficients, "const": max(self.coefficients["const"], 0.0)},
-            bound={c: factor * _OTHER_FAMILY for c, factor in self.bound.items()},
+            coefficients={**self.coefficients, "const": max(constant, 0.0)},
+            bound={confidence: factor * wider for confidence, factor in self.bound.items()},
         )
 
     @property
@@ -241,8 +244,11 @@ def parse_profile(text: str, where: str) -> Profile:
     bound = doc.numbers("bound")
     if not bound or not all(_is_confidence(key) for key in bound):
         raise doc.error("bound", 'must name confidences between 0 and 1, such as "0.9"')
+    name = doc.take("name", str)
+    if Path(name).name != name or name in ("", ".."):  # a fleet has a folder of that name
+        raise doc.error("name", "must be a name, without '/'")
     return Profile(
-        name=doc.take("name", str),
+        name=name,
         aliases=doc.texts("aliases"),
         title=doc.take("title", str),
         hardware=Hardware(
@@ -293,6 +299,13 @@ def _is_confidence(text: str) -> bool:
 def user_profiles() -> Path:
     """The folder of the user's own profiles; it may not exist."""
     return user_config_path("ofa-specializer") / "devices"
+
+
+@cache
+def shipped_names() -> frozenset[str]:
+    """Names and aliases of the shipped profiles, in lower case."""
+    shipped = map(_read, _SHIPPED.glob("*.json"))
+    return frozenset(name.casefold() for one in shipped for name in (one.name, *one.aliases))
 
 
 def _files() -> Iterator[Path]:

@@ -200,7 +200,11 @@ class Farm:
                     raise Unfinished(failed[index][alive[-1]], found)
             share = partial(_share, groups=groups, wanted=wanted, found=found, failed=failed)
             with ThreadPoolExecutor(len(alive)) as pool:
-                ends = list(pool.map(share, alive))
+                try:
+                    ends = list(pool.map(share, alive))
+                except KeyboardInterrupt:
+                    wanted.clear()  # what runs ends, and nothing else begins
+                    raise
             alive = [meter for meter, end in zip(alive, ends, strict=True) if end is None]
             for error in filter(None, ends):
                 if not alive:

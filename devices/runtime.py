@@ -115,11 +115,15 @@ def for_use(profile: Profile, use: Use, assume: bool) -> tuple[Profile, str | No
             "leave it out",
         )
     if not assume:
+        source = profile.provenance.get("source")  # one calibrated is of a device of its own
         nearest = sorted(
             (
                 other
                 for other in load_profiles()
-                if other.hardware.device == profile.hardware.device and not _differences(other, use)
+                if other.hardware.device == profile.hardware.device
+                and CALIBRATED not in (other.provenance.get("source"), source)
+                and (use.delegate or other.runtime.delegate == profile.runtime.delegate)
+                and not _differences(other, use)
             ),
             key=lambda other: (other.hardware.cores != profile.hardware.cores, len(other.name)),
         )

@@ -129,24 +129,33 @@ class Board:
             files = [f"{folder}/{index}{self.program.suffix}" for index in range(len(models))]
             for model, file in zip(models, files, strict=True):
                 self.shell.push(model, file)
-            pinned = cores_to_use(self._speeds(), self.cores)
+            speeds = self._speeds()
+            pinned = cores_to_use(speeds, self.cores)
             if _CORES.search(self.cores) and not pinned:
                 self.tell(f"{self.shell.name}: not pinned, {self.cores!r} cannot be told there")
             turns = random.Random(0)
             found: list[list[Summary]] = [[] for _ in models]
+            failed: dict[int, UserError] = {}
             for repeat in range(_REPEATS):
                 for index in turns.sample(range(len(models)), len(models)):
-                    found[index].append(self._call(tool, files[index], pinned))
+                    if index in failed:
+                        continue
+                    try:
+                        found[index].append(self._call(tool, files[index], pinned, tuple(speeds)))
+                    except UserError as error:
+                        if not self.answers:
+                            raise
+                        failed[index] = error
                 self.tell(f"{self.shell.name}: repeat {repeat + 1} of {_REPEATS} done")
         joined: dict[int, Sequence[Measurement]] = {}
-        failed: UserError | None = None
         for index, (summaries, model) in enumerate(zip(found, models, strict=True)):
-            try:
-                joined[index] = (self._joined(summaries, str(model)),)
-            except UserError as error:
-                failed = failed or error
-        if failed is not None:
-            raise Unfinished(failed, joined)
+            if index not in failed:
+                try:
+                    joined[index] = (self._joined(summaries, str(model)),)
+                except UserError as error:
+                    failed[index] = error
+        if failed:
+            raise Unfinished(failed[min(failed)], joined)
         return [one for (one,) in joined.values()]
 
     @contextmanager
@@ -170,8 +179,13 @@ class Board:
         found = re.findall(r"cpu(\d+)/cpufreq/cpuinfo_max_freq (\d+)", text)
         return {int(cpu): int(khz) for cpu, khz in found}
 
-    def _call(self, tool: str, file: str, pinned: tuple[int, ...]) -> Summary:
-        """One call of the program, made again where something disturbed it."""
+    def _call(
+        self, tool: str, file: str, pinned: tuple[int, ...], known: tuple[int, ...]
+    ) -> Summary:
+        """One call of the program, made again where something disturbed it.
+
+        known: the CPUs that it may run on where it is not pinned.
+        """
         command = f"$limit {self.program.command(tool, file, self.threads, _RUNS)}"
         if pinned:
             command = f"taskset {sum(1 << cpu for cpu in pinned):x} {command}"
@@ -183,7 +197,7 @@ class Board:
             if attempt:
                 time.sleep(_PAUSE_S)
             summary = self.program.parse(self.shell.run(command, _TIMEOUT_S))
-            reason = self._disturbed(summary, pinned)
+            reason = self._disturbed(summary, pinned or known)
             if not reason:
                 return summary
             self.tell(f"{self.shell.name}: rejected, {reason}")
@@ -193,18 +207,20 @@ class Board:
             "let it cool down, close other apps, and try again",
         )
 
-    def _disturbed(self, summary: Summary, pinned: tuple[int, ...]) -> str:
+    def _disturbed(self, summary: Summary, cpus: tuple[int, ...]) -> str:
         """Why a call does not count; empty where it does."""
         most = _DEVIATION if self.threads == 1 else _DEVIATION_OF_MANY
         if summary.std_ms > most * summary.mean_ms:
             return f"its runs deviate by {100 * summary.std_ms / summary.mean_ms:.0f} %"
-        for cpu in pinned:
-            told = self.shell.run(
-                f"cd {_CPU}/cpu{cpu}/cpufreq; cat scaling_max_freq cpuinfo_max_freq; true"
-            )
-            speeds = re.findall(r"^\d+$", told, re.MULTILINE)
-            if len(speeds) == 2 and int(speeds[0]) < _FREQUENCY * int(speeds[1]):
-                return f"core {cpu} is throttled to {int(speeds[0]) // 1000} MHz"
+        if not cpus:
+            return ""
+        told = self.shell.run(
+            f"for c in {' '.join(map(str, cpus))}; do cd {_CPU}/cpu$c/cpufreq && "
+            'echo "cpu $c $(cat scaling_max_freq) $(cat cpuinfo_max_freq)"; done; true'
+        )
+        for cpu, now, most in re.findall(r"^cpu (\d+) (\d+) (\d+)$", told, re.MULTILINE):
+            if int(now) < _FREQUENCY * int(most):
+                return f"core {cpu} is throttled to {int(now) // 1000} MHz"
         return ""
 
     def _joined(self, summaries: list[Summary], model: str) -> Measurement:

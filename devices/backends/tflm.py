@@ -52,9 +52,7 @@ class Tflm:
 
             self.version = version(_PACKAGE)
         except (ImportError, PackageNotFoundError) as error:
-            raise UserError(
-                f"{_PACKAGE} is not installed", fix="pip install 'ofa-specializer[mcu]'"
-            ) from error
+            raise UserError(f"{_PACKAGE} is not installed", fix="pip install '.[mcu]'") from error
         self._runtime = runtime
 
     def run(self, model: bytes, images: NDArray[np.int8]) -> tuple[NDArray[np.int8], Arena]:

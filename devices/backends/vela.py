@@ -95,9 +95,7 @@ class Vela:
         try:
             self.version = version(_PACKAGE)
         except PackageNotFoundError as error:
-            raise UserError(
-                f"{_PACKAGE} is not installed", fix="pip install 'ofa-specializer[mcu]'"
-            ) from error
+            raise UserError(f"{_PACKAGE} is not installed", fix="pip install '.[mcu]'") from error
         self.name = name
         self.accelerator = ACCELERATORS[name]
         modes = "-".join((name, self.accelerator.system, self.accelerator.memory))

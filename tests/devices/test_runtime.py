@@ -37,6 +37,7 @@ def test_words_become_a_use() -> None:
         ("pixel", "gpu", "is of delegate cpu, not gpu; --device pixel4-gpu is of that; "),
         ("pixel4-gpu", "xnnpack", "is of delegate gpu, not xnnpack; --device pixel4 is of that"),
         ("pixel4-int8", "", "is of int8 networks, not float32; --device pixel4 is of that; "),
+        ("pixel", "tflite 2.10, 4 threads", "is of 1 thread, not 4; --device pixel4-4small is of"),
         ("pixel", "2 threads, gpu", "is of delegate cpu, not gpu and 1 thread, not 2; "),
     ],
 )
