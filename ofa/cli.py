@@ -20,8 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# glibc gives freed memory back and asks for it again at every step of training; keeping it is 1.1
-# to 1.2 times as fast. It reads these when a process starts.
+# glibc gives freed memory back and asks for it again at every step of training; keeping it is up to
+# 1.35 times as fast (docs/training.md). It reads these when a process starts.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),

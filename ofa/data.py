@@ -188,6 +188,8 @@ def splits_of(path: Path, test: Path | None, held_out: int, seed: int) -> Splits
             "images to test on",
             str(path),
         )
+    if of_tests is not digests:  # of a test set of its own, what would be trained on without it
+        apart += sorted(set(of_tests.values()) & set(digests.values()))
     digest, judged = (
         hashlib.blake2b(content, digest_size=16).hexdigest()
         for content in (b"".join(pictures) + rest.labels.tobytes(), b"".join(apart))

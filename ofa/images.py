@@ -26,7 +26,11 @@ __all__ = ["Images", "Pixels", "open_images", "split", "tell_skipped", "uneven",
 
 Pixels = NDArray[np.uint8]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
+#: Pillow reads some only with a plugin: those are named as unreadable, not passed over.
+_SUFFIXES = {
+    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".avif",
+    ".jp2", ".heic", ".heif",
+}  # fmt: skip
 #: Largest class by smallest, from which on classes are treated apart.
 _UNEVEN = 1.5
 #: EXIF's orientation -> what makes the picture upright; from 5 on its sides are exchanged.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
-import math
 import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -101,7 +100,7 @@ def train_supernet(options: Options) -> Path:
 
 def _train_supernet(options: Options) -> Path:
     for name, value in (("--hours", options.hours), ("--epochs", options.epochs)):
-        if value is not None and not math.isfinite(value):
+        if value is not None and not value < 1e6:
             raise UserError(f"{value} is no time to train", name, "give a number, such as 2")
     torch.set_num_threads(options.threads)
     say = Teller(options.quiet or ranks.rank() > 0)
@@ -233,6 +232,7 @@ def average(
     _say_splits(splits, say)
     if splits.train.classes != last.classes:
         raise UserError(f"its classes are not those of {last.path}", f"--data {data}")
+    _check_judged(last, splits, str(last.path))
     tensors = {
         name: torch.from_numpy(np.mean([s.tensors[name] for s in sources], axis=0))
         for name in last.tensors
@@ -386,6 +386,7 @@ def evaluate_more(
         if splits.train.classes != source.classes:
             raise UserError(f"its classes are not those of {source.path}", f"--data {data}")
         held_out = splits.held_out
+        _check_unseen(source, [held_out], str(source.path))
     known = source.evaluated
     rng = np.random.default_rng([seed, len(known.accuracy)])
     archs = informative(source.space, known.genotypes, count, rng)
@@ -474,8 +475,7 @@ def _start(
         if wanted is not None:
             _check_same(replace(source.space, classes=classes), space, source.path)
         fresh = source.classes != splits.train.classes
-        if not fresh:
-            _check_held_out(source, options, splits, f"--init {options.init}")
+        _check_held_out(source, options, splits, f"--init {options.init}")
         space, tensors = replace(source.space, classes=classes), dict(source.tensors)
         preprocessing = source.preprocessing
         given = {
@@ -561,17 +561,40 @@ def _teaching(options: Options, splits: Splits) -> Checkpoint:
 def _check_held_out(source: Checkpoint, options: Options, splits: Splits, where: str) -> None:
     """Raise UserError where it was trained on images that this run would hold out, or test on."""
     data, seed = _origin(source)
-    if data["source"] != Path(options.data).name or not data["train_images"]:
+    if not data["train_images"]:
         return
-    if (_asked(source), seed) != (options.held_out, options.seed):
-        raise UserError(
-            "it has been trained on images that would be held out here", where,
-            f"add --held-out {_asked(source)} --seed {seed}",
-        )  # fmt: skip
+    same = source.classes == splits.train.classes
+    if same and data["source"] == Path(options.data).name:
+        if (_asked(source), seed) != (options.held_out, options.seed):
+            raise UserError(
+                "it has been trained on images that would be held out here", where,
+                f"add --held-out {_asked(source)} --seed {seed}",
+            )  # fmt: skip
+        _check_judged(source, splits, where)
+    apart = [splits.held_out] if splits.test is None else [splits.held_out, splits.test]
+    _check_unseen(source, apart, where)
+
+
+def _check_judged(source: Checkpoint, splits: Splits, where: str) -> None:
+    """Raise UserError where other images are set apart than when it was trained."""
     if source.card["data"].get("judged", splits.judged) != splits.judged:
         raise UserError(
             "its images, or --test, have changed since it was trained: it has seen some of those "
-            "that would be set apart here", where, "train with those of then, or begin anew",
+            "that would be set apart here", where, "give those of then, or begin anew",
+        )  # fmt: skip
+
+
+def _check_unseen(source: Checkpoint, apart: Iterable[Images], where: str) -> None:
+    """Raise UserError where it was trained on some of these, by those that it ships.
+
+    They are known by their pixels, whatever their files are called.
+    """
+    seen = set(source.samples()[0].digests().values())
+    side = largest_side(source.space)
+    if any(seen & set(images.digests(side).values()) for images in apart):
+        raise UserError(
+            "it has been trained on images that would be set apart here", where,
+            "give the same --data and --test as then, or begin anew",
         )  # fmt: skip
 
 
@@ -728,7 +751,7 @@ def _card(
             "threads": options.threads,
             "processes": ranks.count(),
             "device": str(run.device),
-            "system": platform.platform(terse=True),
+            "system": f"{platform.system()} {platform.machine()}",
         },
         "versions": {
             "python": platform.python_version(),

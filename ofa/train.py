@@ -323,14 +323,14 @@ class Run:
             self.seconds = paused + time.monotonic() - began
             window = [*window[-50:], (time.monotonic(), self.loader.batch)]
             speed = sum(n for _, n in window[1:]) / max(window[-1][0] - window[0][0], 1e-9)
-            note = ""
+            note, good = "", False
             if self._collapsed(loss):
                 note = self._roll_back()
                 planned = self._plan(self.step, ends)
                 pending = self._submit(self.step, planned, ends)
-            elif self.step == self.steps or (self.step % SAVE_EVERY == 0 and not self._high(loss)):
-                self.best_loss = min(self.best_loss, self.loss)
-                self.save()
+            else:
+                due = self.step % SAVE_EVERY == 0 and not self._high(loss)
+                good = due or self.step == self.steps
             left = (self.steps - self.step) * self.loader.batch / speed if len(window) > 1 else 0.0
             progress = Progress(
                 self.step,
@@ -344,6 +344,9 @@ class Run:
             )
             if log is not None:
                 log.write(progress, loss, self.seconds)
+            if good:  # after its row: what is beyond the state is dropped by --resume
+                self.best_loss = min(self.best_loss, self.loss)
+                self.save()
             tell(progress)
 
     def seconds_per_step(self, probes: int = 12) -> float:
@@ -438,7 +441,10 @@ class Run:
                 self._ema[name].lerp_(value, 1 - decay)
 
     def _update(self, batch: Batch, views: tuple[View, ...], lr: float) -> float:
-        """One optimizer step on all views; returns the mean of their losses."""
+        """One optimizer step on all views; returns the mean of their losses.
+
+        NaN, and no step, where the gradient is not finite.
+        """
         recipe = self.recipe
         labels = batch.labels.to(self.device)
         hard = F.one_hot(labels, self.space.classes).float()
@@ -494,7 +500,9 @@ class Run:
             total = self._join(total)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        if not math.isfinite(norm):
+            return math.nan
         self.optimizer.step()
         return total / len(views)
 

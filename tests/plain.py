@@ -17,7 +17,7 @@ from ofa.space import Space
 from ofa.train import View
 from ofa.weights import Array, cut
 
-__all__ = ["parameters", "plain_forward", "plain_step"]
+__all__ = ["parameters", "plain_forward", "plain_outputs", "plain_step"]
 
 _ACTIVATIONS = {
     "none": lambda x: x,
@@ -40,6 +40,13 @@ def parameters(
 
 def plain_forward(space: Space, view: View, shared: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """(N, classes) logits for normalized images x (N, 3, H, W)."""
+    return plain_outputs(space, view, shared, x)[1]
+
+
+def plain_outputs(
+    space: Space, view: View, shared: Mapping[str, Tensor], x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(N, features) that the classifier reads, and its logits."""
     outputs = {INPUT: x}
     for layer in lower(space, view.arch):
         first, *others = (outputs[name] for name in layer.inputs)
@@ -67,7 +74,7 @@ def plain_forward(space: Space, view: View, shared: Mapping[str, Tensor], x: Ten
                 gamma, beta = own["gamma"], own["beta"]
                 y = F.batch_norm(y, None, None, gamma, beta, True, 0.0, space.bn_eps)
         outputs[layer.name] = _ACTIVATIONS[layer.activation](y)
-    return outputs[layer.name]
+    return first, outputs[layer.name]
 
 
 def plain_step(

@@ -95,10 +95,27 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
                        cwd=tmp_path)  # fmt: skip
         assert seen.returncode == 2
         assert "add --held-out 50 --seed 0" in seen.stderr.splitlines()[-1]
+    # What it was trained on is not judged by: under another name, as --test, or in another split.
+    shutil.copytree(photos, tmp_path / "album")
+    for kind in sorted(photos.iterdir()):
+        shutil.copytree(kind, tmp_path / "seen" / kind.name)
+    onward = ("--output", "no", "--init", "trained")
+    mean = ("average", "further", "trained", "--data", photos, "--output", "no")
+    changed = "its images, or --test, have changed since it was trained"
+    apart = "it has been trained on images that would be set apart here"
+    for refused, complaint in (
+        (["--data", "album", *onward], apart),
+        (["--data", "album", "--held-out", "50", "--test", "seen", *onward], apart),
+        ([*words[:4], "--test", "seen", *onward], changed),
+        ([*mean, "--test", "seen"], changed),
+    ):
+        other = command("ofa-train", *refused, "-q", cwd=tmp_path)
+        assert (other.returncode, other.stderr.count("\n")) == (2, 1), other.stderr
+        assert complaint in other.stderr
     Image.effect_noise((40, 40), 90).convert("RGB").save(photos / "rows" / "more.png")
     more = command("ofa-train", *words, "--output", "more", "--init", "trained", cwd=tmp_path)
     assert (more.returncode, more.stderr.count("\n")) == (2, 1)
-    assert "its images, or --test, have changed since it was trained" in more.stderr
+    assert changed in more.stderr
     other = command("ofa-train", "average", "further", "lite-imagenette", "--data", photos,
                     "--output", "no", cwd=tmp_path)  # fmt: skip
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
@@ -156,6 +173,7 @@ def test_other_classes_are_learned_in_minutes(init: str, photos: Path) -> None:
         (["--data", "shapes", "--resume"], "no training state to resume"),
         (["--data", "shapes", "--hours", "inf"], "--hours: inf is no time to train"),
         (["--data", "shapes", "--epochs", "inf"], "--epochs: inf is no time to train"),
+        (["--data", "shapes", "--epochs", "1e308"], "--epochs: 1e+308 is no time to train"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from ofa.data import Loader, splits_of, write_folder
+from ofa.data import Loader, random_box, splits_of, to_tensor, write_folder
 from ofa.errors import UserError
 from ofa.images import open_images, split, write_zip
 
@@ -213,6 +216,46 @@ def test_rare_classes_are_shown_as_often(tmp_path: Path) -> None:
         [loader.load(step, 0, [8], 1.0).labels for step in range(loader.steps_per_epoch)]
     )
     assert abs(np.diff(np.bincount(shown))[0]) <= 8
+
+
+def test_what_training_shows_is_what_scoring_sees(shapes_folder: Path) -> None:
+    """A whole picture is resized as for scoring; some are mirrored; colours change as asked."""
+    images = open_images(shapes_folder)["train"]
+    batch = Loader(images, 0, 64, 0.0, 0.0).load(0, 0, [24], 1.0)
+    plain = to_tensor(images.pixels(24))[batch.rows]
+    same, mirrored = (
+        [torch.allclose(x, one, atol=1e-5) for x, one in zip(batch.x[24], turned, strict=True)]
+        for turned in (plain, plain.flip(3))
+    )
+    assert all(a or b for a, b in zip(same, mirrored, strict=True))
+    assert min(same.count(False), mirrored.count(False)) > 10
+    changed = Loader(images, 0, 64, 0.3, 0.0).load(0, 0, [24], 1.0).x[24]
+    black = to_tensor(np.zeros((1, 1, 1, 3), np.uint8))
+    brightness, contrast = (
+        (of(changed) / of(plain)).flatten()
+        for of in (
+            lambda x: (x - black).mean((1, 2, 3)),
+            lambda x: (x - x.mean((1, 2, 3), keepdim=True)).square().mean((1, 2, 3)).sqrt(),
+        )
+    )
+    for change in (brightness, contrast):
+        assert 0.7 <= change.min() < 0.8
+        assert 1.2 < change.max() <= 1.3
+    sharp = Loader(images, 0, 64, 0.0, 1.0).load(0, 0, [24], 1.0).x[24]
+    assert sharp.std() > plain.std()
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.floats(0.05, 1.0), st.integers(0, 2**32 - 1))
+def test_a_crop_is_inside_and_large_enough(
+    width: int, height: int, smallest: float, seed: int
+) -> None:
+    left, top, right, bottom = random_box(np.random.default_rng(seed), (width, height), smallest)
+    assert 0 <= left < right <= width * (1 + 1e-9)
+    assert 0 <= top < bottom <= height * (1 + 1e-9)
+    area = (right - left) * (bottom - top)
+    assert area >= smallest * width * height * (1 - 1e-9)
+    whole = (left, top, right, bottom) == (0, 0, width, height)
+    assert whole or 0.749 < (right - left) / (bottom - top) < 1.334
 
 
 def test_a_picture_is_in_one_part_only(shapes_folder: Path, tmp_path: Path) -> None:

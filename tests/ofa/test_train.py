@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,8 +23,8 @@ from ofa.evaluate import Evaluator
 from ofa.images import split
 from ofa.layers import lower, macs
 from ofa.recipe import RECIPES, Phase, get_recipe
-from ofa.sampling import Sampler, spread
-from ofa.space import Space
+from ofa.sampling import Sampler, informative, one_hot, spread
+from ofa.space import Genotypes, Space
 from ofa.spaces import get_space
 from ofa.train import SAVE_EVERY, plan_step
 from tests.ofa.tiny_run import RECIPE, tiny_run
@@ -54,7 +55,15 @@ def test_every_size_learns_in_seconds(straight) -> None:
 @pytest.mark.slow
 def test_killed_and_resumed_is_straight(straight, shapes_folder: Path, tmp_path: Path) -> None:
     """Law 7: SIGKILL at an arbitrary moment, twice; then the same weights, bit for bit."""
-    command = [sys.executable, "-m", "tests.ofa.tiny_run", shapes_folder, tmp_path, str(STEPS)]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "tests.ofa.tiny_run",
+        shapes_folder,
+        tmp_path,
+        str(STEPS),
+    ]
     for stop_at in (SAVE_EVERY + 37, 2 * SAVE_EVERY + 3):
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert worker.stdout is not None
@@ -63,6 +72,7 @@ def test_killed_and_resumed_is_straight(straight, shapes_folder: Path, tmp_path:
                 worker.kill()
                 break
         worker.communicate()
+        assert worker.returncode == -signal.SIGKILL
     subprocess.run(command, check=True, capture_output=True)
     resumed = torch.load(tmp_path / "state.pt", weights_only=True)
     assert resumed["counters"]["step"] == STEPS
@@ -141,6 +151,45 @@ def test_a_collapse_is_rolled_back(shapes_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_gradient_that_is_not_finite_is_not_taken(shapes_folder: Path, tmp_path: Path) -> None:
+    """In the last step, whose loss is as good as any: it is made again."""
+    run = tiny_run(shapes_folder, tmp_path)
+    run.model.shared["head.weight"].register_hook(
+        lambda grad: grad * (torch.inf if run.step == 19 and not run.rollbacks else 1)
+    )
+    run.train(20, lambda _: None)
+    assert (run.step, run.rollbacks) == (20, 1)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_rates_rise_and_fall_and_only_kernels_decay(shapes_folder: Path, tmp_path: Path) -> None:
+    """Warm-up over ``warmup`` steps, then a cosine; biases and kernel matrices keep their size."""
+    run = tiny_run(shapes_folder, tmp_path, replace(RECIPE, warmup=10, lr=1.0))
+    run.phase_index, run.steps = 0, 1000
+    ends = (400, 700, 1000)
+    found = []
+    for run.step in (0, 4, 9, 200, 399):
+        found.append(run._lr(ends))
+    cosine = [0.5 * (1 + np.cos(np.pi * step / 1000)) for step in (0, 4, 9, 200, 399)]
+    np.testing.assert_allclose(found, np.multiply([0.1, 0.5, 1, 1, 1], cosine))
+    decaying, plain = run.optimizer.param_groups
+    assert (decaying["weight_decay"], plain["weight_decay"]) == (RECIPE.weight_decay, 0)
+    names = {id(value): name for name, value in run.model.shared.items()}
+    for group, decays in ((decaying, True), (plain, False)):
+        for value in group["params"]:
+            name = names[id(value)]
+            assert decays == (name.endswith(".weight") and ".bn." not in name), name
+
+
+def test_large_gradients_are_clipped(shapes_folder: Path, tmp_path: Path) -> None:
+    run = tiny_run(shapes_folder, tmp_path, replace(RECIPE, clip=1e-3))
+    run.train(1, lambda _: None)
+    norms = [p.grad.norm() for p in run.model.parameters() if p.grad is not None]
+    assert torch.stack(norms).norm() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.slow
 def test_a_collapse_is_not_saved(
     shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +236,21 @@ def test_few_subnets_are_of_the_space_and_hold_its_ends(space: Space, count: int
         space.check(arch)
     assert {space.smallest(), space.largest()} <= set(archs)
     assert len(archs) == len(set(archs)) <= count
+
+
+def test_informative_subnets_tell_more_than_random_ones() -> None:
+    """The volume that the choices of twenty span beside ten that are known, and none twice."""
+    space, rng = get_space("mcu"), np.random.default_rng(0)
+    known = space.encode(spread(space, 10, rng))
+    chosen = space.encode(informative(space, known, 20, np.random.default_rng(1)))
+    assert len(np.unique(np.concatenate([known, chosen]), axis=0)) == 30
+
+    def volume(genotypes: Genotypes) -> float:
+        x = one_hot(space, np.concatenate([known, genotypes]))
+        return float(np.linalg.slogdet(np.eye(x.shape[1]) + x.T @ x)[1])
+
+    others = [space.encode(spread(space, 20, np.random.default_rng(i))) for i in range(2, 12)]
+    assert volume(chosen) > max(map(volume, others))
 
 
 @pytest.mark.parametrize("name", RECIPES)
