@@ -12,6 +12,7 @@ interruption, and be fitted anew.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,9 +23,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.calibrate import Sample, fit_profile, informative, write_profile
+from devices.calibrate import (
+    FEWEST_SAMPLES,
+    Sample,
+    fit_profile,
+    informative,
+    write_profile,
+)
 from devices.measure import Measurement, relative
-from devices.profile import CALIBRATED, MEASURED_HERE, Hardware, Profile, Runtime, user_profiles
+from devices.profile import (
+    CALIBRATED,
+    MEASURED_HERE,
+    Hardware,
+    Profile,
+    Runtime,
+    get_profile,
+    user_profiles,
+)
 from devices.reach import Farm, Local, Meter
 from ofa.checkpoint import Checkpoint
 from ofa.errors import UserError
@@ -95,7 +110,7 @@ def _between(index: int) -> float:
 def profile_here(bench: Bench) -> Profile:
     """A profile of this machine, fitted to some measured subnets; it is not kept."""
     space = bench.checkpoint.space
-    archs = subnets_to_measure(bench.checkpoint, _HOST_SAMPLES)
+    archs = _enough(subnets_to_measure(bench.checkpoint, _HOST_SAMPLES), bench)
     measured = bench.measure(archs)
     samples = [
         (lower(space, arch), m.median_ms, m.p90_ms) for arch, m in zip(archs, measured, strict=True)
@@ -127,15 +142,19 @@ def calibrate(
     like: the profile whose cores and threads were used; None for this machine.
     Raises UserError; what was measured stays.
     """
-    if count < 9:
-        raise UserError("a bound at 0.9 needs at least 9 measured networks", "--samples")
+    if count < FEWEST_SAMPLES:
+        raise UserError(
+            f"a bound at 0.9 needs at least {FEWEST_SAMPLES} measured networks", "--samples"
+        )
     space = bench.checkpoint.space
     target = user_profiles() / f"{name}.json"
     check_writable(target.parent, str(target.parent))  # before minutes of measuring
-    if target.exists() and not _record_of(name).is_file():
-        raise UserError("it was not made by calibrating", str(target), "take another name")
+    if target.exists():
+        source = get_profile(str(target)).provenance.get("source")
+        if source not in (MEASURED_HERE, CALIBRATED):
+            raise UserError("it was not made by calibrating", str(target), "take another name")
     record = _Record.of(name, like.name if like else bench.name, bench)
-    wanted = subnets_to_measure(bench.checkpoint, count)
+    wanted = _enough(subnets_to_measure(bench.checkpoint, count), bench)
     reference = _reference(space)
     size = _turn(bench.meter)
     for _ in range(_TRIES):
@@ -169,7 +188,7 @@ def calibrate(
             name, f"{bench.meter.device}, calibrated", samples, like.hardware,
             replace(
                 like.runtime, name=bench.meter.runtime, version=bench.meter.software,
-                threads=bench.meter.threads,
+                threads=bench.meter.threads, precision=bench.precision,
             ),
             CALIBRATED, space.name,
         )  # fmt: skip
@@ -182,6 +201,18 @@ def calibrate(
     profile = replace(profile, provenance={**profile.provenance, **record.header, **then})
     write_profile(profile, target)
     return profile, target
+
+
+def _enough(archs: list[Arch], bench: Bench) -> list[Arch]:
+    """The same. Raises UserError where a space has too few for a bound."""
+    if len(archs) < FEWEST_SAMPLES:
+        raise UserError(
+            f"its space has {len(archs)} subnets that differ; a bound at 0.9 needs "
+            f"{FEWEST_SAMPLES} measured ones",
+            str(bench.checkpoint.path),
+            "take a device with a profile",
+        )
+    return archs
 
 
 def _reference(space: Space) -> Arch:
@@ -368,10 +399,10 @@ class _Record:
         try:
             text = path.read_text(encoding="utf-8")
             whole = text[: text.rfind("\n") + 1]
-            first, *rows = [json.loads(line) for line in whole.splitlines()]
+            first, *rows = [json.loads(line) for line in whole.splitlines()] or [self.header]
             self._compare(first, may)
             if whole != text:  # a kill came while the last line was written
-                path.write_text(whole, encoding="utf-8")
+                os.truncate(path, len(whole.encode()))
             for row in rows:
                 self.rows[row["arch"]] = _Row(
                     row["relative"], row["measured"]["p90_ms"],

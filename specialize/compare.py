@@ -15,23 +15,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from devices.cost import predict
-from devices.profile import Profile, get_profile
+from devices.cost import nearest_confidence, predict
+from devices.profile import Profile
 from devices.reach import HOSTS
+from devices.runtime import profile_for
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
 from ofa.layers import lower
 from ofa.space import Arch, Space
 from specialize.fleet import Fleet, Member
 from specialize.front import log_ticks
-from specialize.output import write
+from specialize.output import check_text, write
 from specialize.page import fill
 from specialize.report import SCHEMA, DeviceName, Latency, Report
 
@@ -51,8 +51,6 @@ PAGE = "compare.html"
 
 #: In the page's head, by which it is known again before it is overwritten.
 _GENERATOR = "ofa-specialize compare"
-
-Document = TypeVar("Document", Report, Fleet)
 
 #: Between the marks of the chart, in percent of its width.
 _GAP = 4.0
@@ -159,6 +157,7 @@ def compare(
     """
     paths = [Path(folder) for folder in folders]
     output = Path(output)
+    check_text(*(str(path.resolve()) for path in [*paths, output]))
     if len(paths) < 2:
         raise UserError("one result is no comparison", fix="name the folders of two or more")
     for index, path in enumerate(paths):
@@ -205,7 +204,7 @@ def read_result(folder: Path) -> Report:
         raise UserError(
             f"schema {found!r}, expected {SCHEMA!r}", str(file), "make the result again"
         )
-    return _parsed(Report, text, file)
+    return _parsed(text, file)
 
 
 def collect(
@@ -272,17 +271,17 @@ def _fleet(results: Sequence[tuple[Path, Report]]) -> Fleet | None:
     if len(parents) > 1 or not file.is_file():
         return None
     try:
-        fleet = _parsed(Fleet, file.read_text(encoding="utf-8"), file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", str(file)) from error
+        fleet = Fleet.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):  # of another program, or not theirs any more
+        return None
     chosen = {member.folder: member.chosen.architecture for member in fleet.members}
     same = (chosen.get(folder.resolve().name) == report.architecture for folder, report in results)
     return fleet if all(same) else None
 
 
-def _parsed(model: type[Document], text: str, file: Path) -> Document:
+def _parsed(text: str, file: Path) -> Report:
     try:
-        return model.model_validate_json(text)
+        return Report.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         what = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
@@ -305,7 +304,7 @@ def _cell(
         return Cell(own=False, latency=None, missing=profile)
     if isinstance(space, str):
         return Cell(own=False, latency=None, missing=space)
-    confidence = min(report.latency_ms.confidence, max(profile.bound))
+    confidence = nearest_confidence(profile, report.latency_ms.confidence)
     layers = lower(space, Arch.parse(report.architecture))
     found = predict(profile.of_space(space.name), layers, confidence)
     latency = Latency(
@@ -320,7 +319,10 @@ def _profile(report: Report) -> Profile | str:
     given = _word(report, "--device")
     try:
         # A file may have the name of a shipped profile, and say something else.
-        return get_profile(given if given.endswith(".json") else report.device.name)
+        name = given if given.endswith(".json") else report.device.name
+        runtime, precision = _word(report, "--runtime"), _word(report, "--precision")
+        assume = "--assume-runtime" in shlex.split(report.command)
+        return profile_for(name, runtime, assume, precision=precision)[0]
     except UserError:
         return "profile not found"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from devices.cli import Benchmark, Json, Quiet, Serial, Ssh, app, teller, write_json
+from devices.cli import RUNTIMES, Benchmark, Json, Quiet, Serial, Ssh, app, teller, write_json
 from ofa.console import run
 
 if TYPE_CHECKING:
@@ -59,20 +59,24 @@ def calibrate(
     import re
 
     from devices.backends.vela import ACCELERATORS
-    from devices.profile import get_profile, user_profiles
-    from devices.reach import HOSTS
+    from devices.profile import get_profile, shipped_names, user_profiles
+    from devices.reach import HOSTS, host_of
     from ofa.console import stdout
     from ofa.errors import UserError
     from specialize.calibration import calibrate as work
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name in HOSTS:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise UserError(f"{name!r} cannot be the name of a profile", fix="such as my-phone")
+    if name.casefold() in {*HOSTS, *RUNTIMES, *shipped_names()}:
+        raise UserError(f"{name!r} is the name of another device", fix="such as my-phone")
     if like.endswith(".json"):
         raise UserError(
             "a profile is found again by its name", f"--like {like}",
             f"copy it into {user_profiles()} and give its name",
         )  # fmt: skip
     base = None if like in HOSTS else get_profile(like)
+    if base is not None and (host := host_of(base)) is not None:  # calibrated here
+        like, base = host, None
     if base is not None and base.hardware.device in ACCELERATORS:
         raise UserError(f"the compiler tells all of {like!r}: there is nothing to fit", "--like")
     bench = _bench(like, checkpoint, serial, ssh, benchmark, quiet)

@@ -20,6 +20,7 @@ from ofa.errors import UserError
 from ofa.layers import lower
 from ofa.space import Arch, Genotypes
 from specialize.accuracy import fit, percent
+from specialize.closed_loop import NEAR_LEAST
 from specialize.convert import converted
 from specialize.export.quantize import check_quantizable
 from specialize.output import is_partial, write
@@ -127,8 +128,10 @@ def specialize_fleet(
     texts = [budget] if isinstance(budget, str) else list(budget)
     check_precision(options.get("precision", ""))
     budgets = budgets_of(texts, sram, flash)
-    asked = [*texts, *(text for text in (sram, flash) if text is not None)]
-    target = Path(output) if output is not None else Path("-".join([*names, *asked]))
+    memory = {name: text for name, text in (("sram", sram), ("flash", flash)) if text is not None}
+    asked = [*texts, *(f"{name} {text}" for name, text in memory.items())]
+    default = Path("-".join([*names, *texts, *memory.values()]))
+    target = Path(output) if output is not None else default
     if not options.get("force"):
         _check_target(target, names, asked)
         check_page(target / PAGE, force=False)
@@ -165,15 +168,14 @@ def specialize_fleet(
         )
         for device, profile in zip(devices, profiles, strict=True)
     ]
-    problems = [
-        pose(
-            space, model.table, tables, profile,
-            [*budgets, *memory_of(profile, budgets, lambda _: None)], Objective(), confidence,
-        )
-        for profile, tables in zip(profiles, costs, strict=True)
-    ]  # fmt: skip
-    for problem in problems:
+    problems = []
+    for device, profile, tables in zip(devices, profiles, costs, strict=True):
+        within = [*budgets, *memory_of(profile, budgets, lambda _: None)]
+        problem = pose(space, model.table, tables, profile, within, Objective(), confidence)
+        if reachable(device):  # as where it is alone: the compiler tells, not the bound
+            problem = problem.within_reach("latency", NEAR_LEAST)
         problem.check_possible()
+        problems.append(problem)
     latencies = {
         profile.name: tables["latency"] for profile, tables in zip(profiles, costs, strict=True)
     }

@@ -19,9 +19,7 @@ __all__ = ["check_drawable", "front_csv", "front_png", "log_ticks"]
 def check_drawable() -> None:
     """Raise UserError where matplotlib, an extra, is not installed."""
     if find_spec("matplotlib") is None:
-        raise UserError(
-            "front.png needs matplotlib", "--pareto", "pip install 'ofa-specializer[plots]'"
-        )
+        raise UserError("front.png needs matplotlib", "--pareto", "pip install '.[plots]'")
 
 
 def front_csv(page: Page, space: Space) -> bytes:

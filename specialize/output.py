@@ -11,9 +11,20 @@ from pathlib import Path
 from ofa.errors import UserError
 from ofa.machine import check_writable
 
-__all__ = ["check_folder", "is_partial", "write"]
+__all__ = ["check_folder", "check_text", "is_partial", "write"]
 
-_PARTIAL = ".partial-"
+_PARTIAL = ".ofa-partial-"
+#: Written beside a result, and not among the files of its report.
+_BESIDE = {"front.csv", "front.png"}
+
+
+def check_text(*names: str) -> None:
+    """Refuse, before any work, names that a report, a page or the terminal cannot hold."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError("a name that is not UTF-8", repr(name), "rename it") from error
 
 
 def check_folder(target: Path, command: str, force: bool) -> None:
@@ -40,7 +51,10 @@ def is_partial(path: Path) -> bool:
 
 
 def write(target: Path, files: dict[str, bytes]) -> None:
-    """All files, or none: they get their names when all are on the disk, report.json last."""
+    """All files, or none: they get their names when all are on the disk, report.json last.
+
+    What only the result there before had is removed with it: sources of another network, say.
+    """
     existed = target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -53,10 +67,22 @@ def write(target: Path, files: dict[str, bytes]) -> None:
                     file.flush()
                     os.fsync(file.fileno())
             if "report.json" in files:  # the one there is of the files that are replaced first
+                before = _files_of(target / "report.json")
                 (target / "report.json").unlink(missing_ok=True)
+                for name in before - set(files):
+                    (target / name).unlink(missing_ok=True)
             for name in files:
                 (Path(scratch) / name).replace(target / name)
     except OSError as error:
         if not existed:
             shutil.rmtree(target, ignore_errors=True)
         raise UserError(f"cannot write ({error.strerror})", f"--output {target}") from error
+
+
+def _files_of(report: Path) -> set[str]:
+    """The files of the result that a report is of."""
+    try:
+        names = {str(file["path"]) for file in json.loads(report.read_bytes())["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in names if Path(name).name == name} | _BESIDE

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from devices.cost import bound_factor, latency_table
+from devices.cost import bound_factor, latency_table, nearest_confidence
 from devices.profile import Profile, load_profiles
 from ofa.space import Arch, Genotypes, Space
 from ofa.table import Table, tabulate
@@ -191,7 +191,11 @@ def collect(
 
     accuracy: table of logits. profile: of the result's device. trace: as a search gives it.
     """
-    others = (p for p in load_profiles() if _listed(p) and p.name != profile.name)
+    others = (
+        p
+        for p in load_profiles()
+        if _listed(p) and p.name != profile.name and p.precision == profile.precision
+    )
     profiles = [profile, *(p.of_space(space.name) for p in others)]
     confidence = report.latency_ms.confidence
     priced = [_price(space, accuracy, one, confidence) for one in profiles]
@@ -239,9 +243,8 @@ def fill(template: str, **values: Any) -> str:
 
 
 def _listed(profile: Profile) -> bool:
-    """Devices that are worth a comparison: well known, and the files run on them as they are."""
-    runtime = profile.runtime
-    on_cpu = runtime.precision == "float32" and runtime.delegate in ("cpu", "xnnpack")
+    """Devices that are worth a comparison: well known, and no microcontrollers."""
+    on_cpu = profile.runtime.delegate in ("cpu", "xnnpack")
     return profile.grade in "AB" and on_cpu and profile.limits is None
 
 
@@ -260,7 +263,7 @@ def _price(space: Space, accuracy: Table, profile: Profile, confidence: float) -
     latency = latency_table(space, profile)
     anything = Limit(Budget("latency", np.inf), latency, np.inf)
     front = exact.front(Problem(space, accuracy, (anything,), profile.name))
-    confidence = min(confidence, max(profile.bound))
+    confidence = nearest_confidence(profile, confidence)
     return _Priced(profile, latency, front, confidence, bound_factor(profile, confidence))
 
 
@@ -353,7 +356,7 @@ def _strips(report: Report) -> tuple[Strip, ...]:
     shares = (
         Interval(
             name="Predicted by the accuracy model", value=accuracy.estimated,
-            low=proof.low, high=proof.high, note="before any image was scored",
+            low=proof.low, high=proof.high, note="before the candidates were scored",
         ),
         Interval(
             name="Scored on held-out images", value=held.value, low=low, high=high,
@@ -361,7 +364,7 @@ def _strips(report: Report) -> tuple[Strip, ...]:
         ),
         Interval(
             name="Scored on test images", value=test.value, low=test.low, high=test.high,
-            note=f"{test.n} images, used once, for the chosen network only",
+            note=f"{test.n} images, for the chosen network only",
         ),
     )  # fmt: skip
     times = [

@@ -23,7 +23,7 @@ from devices.backends.vela import ACCELERATORS
 from devices.cost import Latency, bound_factor, predict, warnings_for
 from devices.measure import Measurement, measure
 from devices.memory import sram_bytes
-from devices.profile import Profile, get_profile
+from devices.profile import Profile, get_profile, load_profiles
 from devices.reach import HOSTS, Compiler, Local, Meter, reach, reachable, uncompiled
 from devices.runtime import profile_for, runs_as_said
 from ofa.checkpoint import Checkpoint, load_checkpoint
@@ -56,7 +56,7 @@ from specialize.export.tflite import tflite_model
 from specialize.export.verify import verify
 from specialize.finetune import check_trainable, tune
 from specialize.front import check_drawable, front_csv, front_png
-from specialize.output import check_folder, write
+from specialize.output import check_folder, check_text, write
 from specialize.page import collect, render
 from specialize.pose import (
     beyond_memory,
@@ -184,12 +184,10 @@ def specialize(
     asked += [("--assume-runtime",)] if assume_runtime else []
     asked += [("--finetune", finetune)] if finetune else []
     command = _command(device, asked, strategy, checkpoint, confidence, candidates, images, seed)
-    try:
-        command.encode()
-    except UnicodeEncodeError as error:
-        raise UserError("a name that is not UTF-8", repr(command), "rename it") from error
+    check_text(command, str(target))
     if pareto:
         check_drawable()
+    load_profiles()  # the page shows them all: one of the user's that is broken is told of now
     meter: Meter | None = None
     if reachable(device) or serials or ssh is not None or benchmark is not None:
         meter = reach(device, serials=serials, ssh=ssh, benchmark=benchmark, tell=tell)
@@ -556,6 +554,8 @@ def _certificate(
     genotype = problem.space.encode([winner.cut.arch])
     chosen = float(problem.value.price(genotype)[0])
     best, unit = max(bound, chosen), "%"
+    if np.isclose(best, chosen, rtol=1e-9, atol=0):  # the same, summed in another order
+        best = chosen
     if objective.minimize is not None:
         unit, size = REPORTED[objective.minimize]
         best, chosen = -best / size, -chosen / size
@@ -623,13 +623,15 @@ def _for_firmware(
     assert cut.quantized is not None
     files: dict[str, bytes] = {}
     file, operators = "model.tflite", operators_of(cut.layers)
-    arena = sram_bytes(cut.layers, "int8", profile.engine or "cortex-m55")
-    about = "TensorFlow Lite Micro with CMSIS-NN on a 32-bit processor, from the layers."
     if isinstance(meter, Compiler):
         arena = meter.vela.compile(model).arena
         file, model, operators = "model_vela.tflite", meter.vela.compiled(model), ETHOS_U
         about = "What Vela plans, and 16 KiB for the interpreter: not checked on a device."
         files[file] = model
+    else:
+        assert profile.engine is not None
+        arena = sram_bytes(cut.layers, "int8", profile.engine)
+        about = "TensorFlow Lite Micro with CMSIS-NN on a 32-bit processor, from the layers."
     return files | c_sources(
         name, file, model, cut.layers, cut.quantized, source.labels, source.preprocessing,
         operators, arena, about,

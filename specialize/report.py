@@ -72,7 +72,7 @@ class ShareWithInterval(Share):
 class Accuracy(_Part):
     """Top-1 in percent."""
 
-    estimated: float = _about("by the accuracy model, before any image was scored")
+    estimated: float = _about("by the accuracy model, before the candidates were scored")
     held_out: Share = _about("on the images that the choice was made by")
     test: ShareWithInterval = _about("on the test images, scored once, for the winner only")
     test_float32: ShareWithInterval | None = _about(
@@ -162,7 +162,9 @@ class Certificate(_Part):
     unit: str = _about("of best, chosen and gap: of what the objective makes best")
     best: float = _about("no architecture within the budgets is better; proven")
     chosen: float = _about("of the result, under the same tables")
-    gap: float = _about("between the two; more than 0 where images decided for another candidate")
+    gap: float = _about(
+        "between the two; more than 0 where another candidate was taken, by images, say"
+    )
     low: float = _about("accuracy in percent, lower end of the model's 95 % interval")
     high: float = _about("upper end")
 
@@ -288,10 +290,11 @@ def render(report: Report, folder: str) -> Grid:
         "while it runs",
     )
     proof = report.search.certificate
+    source = "accuracy model" if proof.unit == "%" else "tables"
     row(
         "proof",
-        f"{proof.chosen:.4g} {proof.unit} by the accuracy model, where no architecture is better "
-        f"than {proof.best:.4g}; the model's own 95 % interval: {proof.low:.1f} to "
+        f"{proof.chosen:.4g} {proof.unit} by the {source}, where no architecture is better "
+        f"than {proof.best:.4g}; the accuracy model's own 95 % interval: {proof.low:.1f} to "
         f"{proof.high:.1f} %",
     )
     verified = report.verified

@@ -245,14 +245,14 @@ def test_own_images_are_used(tiny: Path, shapes_folder: Path, tmp_path: Path) ->
     """What does not decode is named; what a kill left in the output is not in the way."""
     own = shutil.copytree(shapes_folder, tmp_path / "own")
     (own / "ramp" / "broken.png").write_bytes(b"\x89PNG")
-    (tmp_path / "out" / ".partial-killed").mkdir(parents=True)
+    (tmp_path / "out" / ".ofa-partial-killed").mkdir(parents=True)
     told: list[str] = []
     result = specialize(
         "pixel", "0.6ms", checkpoint=tiny, output=tmp_path / "out", images=own, candidates=2,
         threads=1, tell=told.append,
     )  # fmt: skip
     assert "skipped ramp/broken.png: not a readable image" in told
-    assert not (tmp_path / "out" / ".partial-killed").exists()
+    assert not (tmp_path / "out" / ".ofa-partial-killed").exists()
     assert 40 <= result.report.accuracy.held_out.n <= 60  # a fifth, without the test images
 
 
@@ -383,6 +383,10 @@ FLAGS = {
     "benchmark precision runtime assume-runtime threads seed force json quiet version",
     "ofa-train": "data output test space init teacher recipe hours epochs arch subnets held-out "
     "threads seed resume quiet version",
+    "ofa-specialize compare": "output force",
+    "ofa-train evaluate": "data more threads quiet",
+    "ofa-train convert": "data output space subnets threads quiet",
+    "ofa-train average": "data test output subnets threads quiet",
     "ofa-device": "version",
     "ofa-device list": "json",
     "ofa-device show": "json",

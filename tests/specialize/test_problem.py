@@ -10,12 +10,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ofa.errors import UserError
-from ofa.table import tabulate
+from ofa.table import Table, tabulate
 from specialize.problem import (
     REPORTED,
     Budget,
     Limit,
+    Objective,
     Problem,
+    Tradeoff,
     format_quantity,
     minimum,
     parse_budget,
@@ -156,3 +158,18 @@ def test_an_impossible_budget_names_one_that_is_possible(
     assert measured.possible == (share * factor > 1)  # the point decides, not the bound
     assert measured.limits[0].most <= fastest_ms * share * factor * (1 + 1e-9)
     assert suggested.limit < 1.2 * fastest_ms * factor
+
+
+def test_each_objective_has_its_merit() -> None:
+    """By hand: percent, percent less twice log(ms), or the least of what is good enough."""
+    costs = {"latency": 20.0, "macs": 4e6}
+    assert Objective().merit(90.0, costs) == 90.0
+    assert Objective(tradeoff=-2).merit(90.0, costs) == pytest.approx(90 - 2 * np.log(20))
+    least = Objective(minimize="macs", min_accuracy=90)
+    assert least.merit(90.0, costs) > least.merit(99.0, {"macs": 5e6}) > least.merit(89.9, costs)
+    assert least.merit(89.9, costs) > least.merit(89.0, {"macs": 1.0})
+    nothing = np.zeros((1, 0, 1))  # no blocks: 90 % and 20 ms at the one resolution
+    logits, ms = Table(np.array([np.log(9.0)]), nothing), Table(np.array([20.0]), nothing)
+    assert Tradeoff(logits, ms, -2).price(np.zeros((1, 1), np.int16)) == pytest.approx(
+        90 - 2 * np.log(20)
+    )
