@@ -274,16 +274,17 @@ class Loader:
                 view = picture.resize((r, r), Image.Resampling.BICUBIC, box)
                 array = np.asarray(view)
                 pixels[r][row] = array[:, ::-1] if flip else array
+        # In numpy: torch would make a second team of threads here, and as soon as there are more of
+        # them than cores those of the step no longer wait for its next operator, but sleep.
         scale = rng.uniform(1 - self.jitter, 1 + self.jitter, (2, len(chosen), 1, 1, 1))
-        contrast, brightness = torch.from_numpy(scale[:, own].astype(np.float32))
-        black = to_tensor(np.zeros((1, 1, 1, 3), np.uint8), self.preprocessing)
+        contrast, brightness = scale[:, own].astype(np.float32)
+        black = self.preprocessing.normalize(np.zeros((1, 1, 1, 3), np.uint8))
         x = {}
         for r in wanted:
-            plain = to_tensor(pixels[r], self.preprocessing)
-            mean = plain.mean((1, 2, 3), keepdim=True)
-            x[r] = ((plain - mean) * contrast + (mean - black) * brightness + black).contiguous(
-                memory_format=torch.channels_last
-            )
+            plain = self.preprocessing.normalize(pixels[r])
+            mean = plain.mean((1, 2, 3), keepdims=True)
+            changed = (plain - mean) * contrast + (mean - black) * brightness + black
+            x[r] = torch.from_numpy(changed).permute(0, 3, 1, 2)
         rows = chosen[own]
         return Batch(x, torch.from_numpy(self.images.labels[rows]), torch.from_numpy(rows))
 
