@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
@@ -321,7 +322,7 @@ def _profile(report: Report) -> Profile | str:
         # A file may have the name of a shipped profile, and say something else.
         name = given if given.endswith(".json") else report.device.name
         runtime, precision = _word(report, "--runtime"), _word(report, "--precision")
-        assume = "--assume-runtime" in shlex.split(report.command)
+        assume = "--assume-runtime" in _words(report)
         return profile_for(name, runtime, assume, precision=precision)[0]
     except UserError:
         return "profile not found"
@@ -344,10 +345,14 @@ def _checkpoint(name: str) -> tuple[Space, str] | None:
     return source.space, source.sha256
 
 
+def _words(report: Report) -> list[str]:
+    """Of the report's command; none where it cannot be one."""
+    try:
+        return shlex.split(report.command)
+    except ValueError:
+        return []
+
+
 def _word(report: Report, option: str) -> str:
     """What the report's command has after an option; empty where it has none."""
-    try:
-        words = shlex.split(report.command)
-        return words[words.index(option) + 1]
-    except (ValueError, IndexError):
-        return ""
+    return next((word for before, word in pairwise(_words(report)) if before == option), "")

@@ -146,6 +146,8 @@ class Board:
                         if not self.answers:
                             raise
                         failed[index] = error
+                if len(failed) == len(models):
+                    break
                 self.tell(f"{self.shell.name}: repeat {repeat + 1} of {_REPEATS} done")
         joined: dict[int, Sequence[Measurement]] = {}
         for index, (summaries, model) in enumerate(zip(found, models, strict=True)):

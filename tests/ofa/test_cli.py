@@ -98,14 +98,15 @@ def test_a_folder_becomes_a_checkpoint_and_a_model(shapes_folder: Path, tmp_path
     # What it was trained on is not judged by: under another name, as --test, or in another split.
     shutil.copytree(photos, tmp_path / "album")
     for kind in sorted(photos.iterdir()):
-        shutil.copytree(kind, tmp_path / "seen" / kind.name)
+        (tmp_path / "seen" / kind.name).mkdir(parents=True)
+        for picture in sorted(kind.iterdir())[10:20]:
+            shutil.copy(picture, tmp_path / "seen" / kind.name)
     onward = ("--output", "no", "--init", "trained")
     mean = ("average", "further", "trained", "--data", photos, "--output", "no")
     changed = "its images, or --test, have changed since it was trained"
     apart = "it has been trained on images that would be set apart here"
     for refused, complaint in (
         (["--data", "album", *onward], apart),
-        (["--data", "album", "--held-out", "50", "--test", "seen", *onward], apart),
         ([*words[:4], "--test", "seen", *onward], changed),
         ([*mean, "--test", "seen"], changed),
     ):

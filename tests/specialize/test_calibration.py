@@ -202,7 +202,7 @@ def test_what_is_of_something_else_is_refused(tiny: Path, config: Path) -> None:
     assert path.read_bytes() == before
     with pytest.raises(UserError, match="was not calibrated here"):
         check(like, bench)
-    (config / "drawn.json").write_text("by hand")
+    (config / "drawn.json").write_text(json.dumps(like.as_dict() | {"name": "drawn"}))
     with pytest.raises(UserError, match=r"drawn.json: it was not made by calibrating"):
         calibrate("drawn", bench, like, 10)
     with pytest.raises(UserError, match="at least 9"):
