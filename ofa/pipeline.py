@@ -497,7 +497,7 @@ def _start(
         )
     # What can be refused is, before a teacher is fitted, which takes long.
     if recipe.teacher == "checkpoint":
-        _teaching(options, splits)
+        _check_teaching(options, splits)
     if options.arch:
         space.check(Arch.parse(options.arch))
     teacher = None
@@ -543,8 +543,8 @@ def _check_same(has: Space, wanted: Space, where: Path) -> None:
     )  # fmt: skip
 
 
-def _teaching(options: Options, splits: Splits) -> Checkpoint:
-    """The checkpoint that teaches. Raises UserError."""
+def _check_teaching(options: Options, splits: Splits) -> None:
+    """Raise UserError where no checkpoint is there that may teach."""
     if not options.teacher:
         raise UserError(
             "this recipe distils from a checkpoint (--recipe)",
@@ -555,7 +555,6 @@ def _teaching(options: Options, splits: Splits) -> Checkpoint:
     if source.classes != splits.train.classes:
         raise UserError(f"its classes are not those of {options.data}", where)
     _check_held_out(source, options, splits, where)
-    return source
 
 
 def _check_held_out(source: Checkpoint, options: Options, splits: Splits, where: str) -> None:
@@ -605,7 +604,7 @@ def _lessons(
 
     They are kept in ``folder``, for a run that is resumed.
     """
-    source = _teaching(options, splits)
+    source = load_checkpoint(options.teacher)
     kept = folder / f"lessons-{source.sha256[:12]}-{splits.digest[:12]}.npz"
     if kept.exists():
         with np.load(kept) as file:

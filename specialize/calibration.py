@@ -399,6 +399,7 @@ class _Record:
         try:
             text = path.read_text(encoding="utf-8")
             whole = text[: text.rfind("\n") + 1]
+            # Where not even the header was written whole it is begun anew.
             first, *rows = [json.loads(line) for line in whole.splitlines()] or [self.header]
             self._compare(first, may)
             if whole != text:  # a kill came while the last line was written

@@ -131,6 +131,7 @@ class Board:
                 self.shell.push(model, file)
             speeds = self._speeds()
             pinned = cores_to_use(speeds, self.cores)
+            watched = pinned or tuple(speeds)
             if _CORES.search(self.cores) and not pinned:
                 self.tell(f"{self.shell.name}: not pinned, {self.cores!r} cannot be told there")
             turns = random.Random(0)
@@ -141,7 +142,7 @@ class Board:
                     if index in failed:
                         continue
                     try:
-                        found[index].append(self._call(tool, files[index], pinned, tuple(speeds)))
+                        found[index].append(self._call(tool, files[index], pinned, watched))
                     except UserError as error:
                         if not self.answers:
                             raise
@@ -182,11 +183,11 @@ class Board:
         return {int(cpu): int(khz) for cpu, khz in found}
 
     def _call(
-        self, tool: str, file: str, pinned: tuple[int, ...], known: tuple[int, ...]
+        self, tool: str, file: str, pinned: tuple[int, ...], watched: tuple[int, ...]
     ) -> Summary:
         """One call of the program, made again where something disturbed it.
 
-        known: the CPUs that it may run on where it is not pinned.
+        watched: the CPUs that it may run on.
         """
         command = f"$limit {self.program.command(tool, file, self.threads, _RUNS)}"
         if pinned:
@@ -199,7 +200,7 @@ class Board:
             if attempt:
                 time.sleep(_PAUSE_S)
             summary = self.program.parse(self.shell.run(command, _TIMEOUT_S))
-            reason = self._disturbed(summary, pinned or known)
+            reason = self._disturbed(summary, watched)
             if not reason:
                 return summary
             self.tell(f"{self.shell.name}: rejected, {reason}")
