@@ -127,9 +127,9 @@ class Memory(_Part):
     """Memory that the network needs on the device, in bytes."""
 
     sram_bytes: int = _about(
-        "on a microcontroller the tensor arena; on an Ethos-U what its compiler plans in SRAM, "
-        "with 16 KiB for the interpreter where that is there too; elsewhere the activations that "
-        "exist at once, to which a runtime adds its own"
+        "on a microcontroller without an NPU the tensor arena; on an Ethos-U what its compiler "
+        "plans in SRAM, with 16 KiB for the interpreter where that is there too; elsewhere the "
+        "activations that exist at once, to which a runtime adds its own"
     )
     flash_bytes: int = _about("size of the TFLite file, of an Ethos-U of the compiled one")
 

@@ -115,9 +115,10 @@ def bench(folder: Path) -> str:
         f"`ofa-specialize` itself on the processor of a board, emulated: Debian 12 for aarch64 "
         f"under {qemu_version()}, `-cpu {CPU}`, that of a Raspberry Pi 4, with the wheels that pip "
         f"takes there ({software}). Options: `{shlex.join(OPTIONS)}`, {IMAGES} of the "
-        "checkpoint's held-out images. The emulation's milliseconds are those of no device, and "
-        "the budget of `host` is one that it keeps: that run shows that measuring in LiteRT, "
-        "calibrating, search, scoring, export and verification work there."
+        "checkpoint's held-out images, which recalibrate the batch norms too. The emulation's "
+        "milliseconds are those of no device, and the budget of `host` is one that it keeps: that "
+        "run shows that measuring in LiteRT, calibrating, search, scoring, export and verification "
+        "work there."
     )
     more = (
         f"{same_files(board, here)} Peak memory is that of the process, and when emulated it holds "
