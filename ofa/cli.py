@@ -67,19 +67,19 @@ def train(
         ),
     ] = "efficientnet-lite0",
     teacher: Annotated[
-        list[str] | None,
+        str,
         typer.Option(
             metavar="NAME|DIR",
-            help="A checkpoint of the same classes, the most accurate subnet of which teaches. "
-            "Several, each with its --teacher, teach together.",
+            help="A checkpoint of the same classes, the most accurate subnet of which teaches; "
+            "it should be clearly better than the largest subnet here.",
         ),
-    ] = None,
+    ] = "",
     recipe: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="pretrained, scratch, shrink, sandwich, tiny, refine, tiny-refine, tiny-taught, "
-            "adapt or alone; by default as fits --init, --space and --teacher.",
+            help="pretrained, scratch, shrink, sandwich, tiny, refine, tiny-refine, tiny-taught or "
+            "adapt; by default as fits --init, --space and --teacher.",
         ),
     ] = "",
     hours: Annotated[
@@ -139,9 +139,8 @@ def train(
     train_supernet(
         Options(
             data=data, output=Path(output or "."), test=test, space=space, init=init,
-            teachers=tuple(teacher or ()), recipe=recipe, hours=hours, epochs=epochs, arch=arch,
-            subnets=subnets, held_out=held_out, threads=threads, seed=seed, resume=resume,
-            quiet=quiet,
+            teacher=teacher, recipe=recipe, hours=hours, epochs=epochs, arch=arch, subnets=subnets,
+            held_out=held_out, threads=threads, seed=seed, resume=resume, quiet=quiet,
         )
     )  # fmt: skip
 

@@ -80,17 +80,12 @@ class Batch:
     """The same random views of N images at several resolutions.
 
     x: resolution -> normalized (N, 3, r, r), channels last. labels: (N,). rows: (N,), their places
-    among the training images. shares: (N,), of each in its view; its partner has the rest.
+    among the training images.
     """
 
     x: dict[int, Tensor]
     labels: Tensor
     rows: Tensor
-    shares: Tensor
-
-    def mixed(self, targets: Tensor) -> Tensor:
-        """(N, classes) targets of the images to those of the views."""
-        return _mixed(targets, self.shares.to(targets.device)[:, None])
 
 
 def to_tensor(pixels: Pixels, preprocessing: Preprocessing = LITE0) -> Tensor:
@@ -216,18 +211,8 @@ def _without(
     return images.named(set(images.names) - set(copies)), copies
 
 
-def _mixed(values: Any, shares: Any) -> Any:
-    """Of each of a batch's values its share, and the rest of its neighbour's."""
-    return shares * values + (1 - shares) * values[_partners(len(values))]
-
-
-def _partners(count: int) -> NDArray[np.int64]:
-    """1, 0, 3, 2, ...; one without a neighbour is its own."""
-    return np.minimum(np.arange(count) ^ 1, count - 1)
-
-
 class Loader:
-    """Random views of training images: sharpness, crop, flip, brightness, contrast and mixture.
+    """Random views of training images: sharpness, crop, flip, brightness and contrast.
 
     The next steps are prepared in a thread while the current one is computed. Where some classes
     are rare, all are shown equally often (``ofa.images.uneven``).
@@ -256,15 +241,13 @@ class Loader:
         self._pool = ThreadPoolExecutor(1)
 
     def submit(
-        self, step: int, attempt: int, resolutions: Iterable[int], crop: float, mix: float = 0.0
+        self, step: int, attempt: int, resolutions: Iterable[int], crop: float
     ) -> Future[Batch]:
         """Begin to prepare the batch of a step; ``.result()`` gives it."""
-        return self._pool.submit(self.load, step, attempt, frozenset(resolutions), crop, mix)
+        return self._pool.submit(self.load, step, attempt, frozenset(resolutions), crop)
 
-    def load(
-        self, step: int, attempt: int, resolutions: Iterable[int], crop: float, mix: float = 0.0
-    ) -> Batch:
-        """This process's part of a step's batch; crop, mix: see ``ofa.recipe.Phase``.
+    def load(self, step: int, attempt: int, resolutions: Iterable[int], crop: float) -> Batch:
+        """This process's part of a step's batch; ``crop``: smallest area of a crop.
 
         The draws for the other processes' images are made too, so that each image has the draws
         that it has in one process: for those the size of a picture is needed, not its pixels.
@@ -295,20 +278,15 @@ class Loader:
         # them than cores those of the step no longer wait for its next operator, but sleep.
         scale = rng.uniform(1 - self.jitter, 1 + self.jitter, (2, len(chosen), 1, 1, 1))
         contrast, brightness = scale[:, own].astype(np.float32)
-        shares = np.where(rng.random(len(chosen)) < mix, rng.random(len(chosen)), 1)
-        shares = shares.astype(np.float32)[own]
         black = self.preprocessing.normalize(np.zeros((1, 1, 1, 3), np.uint8))
         x = {}
         for r in wanted:
             plain = self.preprocessing.normalize(pixels[r])
             mean = plain.mean((1, 2, 3), keepdims=True)
             changed = (plain - mean) * contrast + (mean - black) * brightness + black
-            if mix:
-                changed = _mixed(changed, shares[:, None, None, None])
             x[r] = torch.from_numpy(changed).permute(0, 3, 1, 2)
         rows = chosen[own]
-        labels = torch.from_numpy(self.images.labels[rows])
-        return Batch(x, labels, torch.from_numpy(rows), torch.from_numpy(shares))
+        return Batch(x, torch.from_numpy(self.images.labels[rows]), torch.from_numpy(rows))
 
     def _size(self, index: int) -> tuple[int, int]:
         if index not in self._sizes:

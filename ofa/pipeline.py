@@ -59,7 +59,7 @@ _HELD_OUT = 1500
 _ANCHORS = 4  # subnets that tell how two sets of images differ
 #: What a card keeps of the run that it continues.
 _HISTORY = (
-    "init", "teachers", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions",
+    "init", "teacher", "recipe", "seed", "steps", "epochs", "hours", "machine", "versions",
     "commit",
 )  # fmt: skip
 
@@ -76,7 +76,7 @@ class Options:
     test: Path | None = None
     space: str | Space = ""
     init: str = "efficientnet-lite0"
-    teachers: tuple[str, ...] = ()
+    teacher: str = ""
     recipe: str | Recipe = ""
     hours: float | None = None
     epochs: float | None = None
@@ -122,7 +122,7 @@ def _train_supernet(options: Options) -> Path:
     with _occupied(options, folder):
         lessons = None
         if recipe.teacher == "checkpoint":
-            given["teachers"], lessons = ranks.from_first(
+            given["teacher"], lessons = ranks.from_first(
                 lambda: _lessons(options, splits, folder, say)
             )
         device = f"cuda:{ranks.local()}" if torch.cuda.is_available() else "cpu"
@@ -485,18 +485,16 @@ def _start(
         }
     published = given["published"]
     recipe = options.recipe or _default_recipe(space, published, tensors, fresh)
-    if options.teachers and not options.recipe:
+    if options.teacher and not options.recipe:
         recipe = "tiny-taught"
     if isinstance(recipe, str):
         recipe = get_recipe(recipe)
     recipe = recipe.of_space(space)
-    if options.teachers and recipe.teacher != "checkpoint":
+    if options.teacher and recipe.teacher != "checkpoint":
         raise UserError(
             f"recipe {recipe.name!r} has a teacher of its own (--teacher)",
             fix="leave it out, or take --recipe tiny-taught",
         )
-    if not options.arch and all(p.kernels == p.depths == p.expands == () for p in recipe.phases):
-        raise UserError(f"recipe {recipe.name!r} trains one network", fix="add --arch ARCH")
     # What can be refused is, before a teacher is fitted, which takes long.
     if recipe.teacher == "checkpoint":
         _check_teaching(options, splits)
@@ -546,17 +544,17 @@ def _check_same(has: Space, wanted: Space, where: Path) -> None:
 
 
 def _check_teaching(options: Options, splits: Splits) -> None:
-    """Raise UserError where no checkpoint is there that may teach, or one that may not."""
-    if not options.teachers:
+    """Raise UserError where no checkpoint is there that may teach."""
+    if not options.teacher:
         raise UserError(
             "this recipe distils from a checkpoint (--recipe)",
             fix="add --teacher CHECKPOINT, of the same classes",
         )
-    for name in options.teachers:
-        source, where = load_checkpoint(name), f"--teacher {name}"
-        if source.classes != splits.train.classes:
-            raise UserError(f"its classes are not those of {options.data}", where)
-        _check_held_out(source, options, splits, where)
+    source = load_checkpoint(options.teacher)
+    where = f"--teacher {options.teacher}"
+    if source.classes != splits.train.classes:
+        raise UserError(f"its classes are not those of {options.data}", where)
+    _check_held_out(source, options, splits, where)
 
 
 def _check_held_out(source: Checkpoint, options: Options, splits: Splits, where: str) -> None:
@@ -601,24 +599,12 @@ def _check_unseen(source: Checkpoint, apart: Iterable[Images], where: str) -> No
 
 def _lessons(
     options: Options, splits: Splits, folder: Path, say: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], Array]:
-    """What a card says of the checkpoints that teach, and their mean logits of the images."""
-    sources = [load_checkpoint(name) for name in options.teachers]
-    abouts, logits = zip(*(_lesson(each, splits, folder, say) for each in sources), strict=True)
-    mean = np.mean(logits, axis=0)
-    if len(sources) > 1:
-        right = 100 * (mean.argmax(1) == splits.train.labels).mean()
-        say(f"together they know {right:.1f} %")
-    return list(abouts), mean
-
-
-def _lesson(
-    source: Checkpoint, splits: Splits, folder: Path, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], Array]:
-    """What a card says of a checkpoint that teaches, and its logits of the training images.
+    """What a card says of the checkpoint that teaches, and its logits of the training images.
 
     They are kept in ``folder``, for a run that is resumed.
     """
+    source = load_checkpoint(options.teacher)
     kept = folder / f"lessons-{source.sha256[:12]}-{splits.digest[:12]}.npz"
     if kept.exists():
         with np.load(kept) as file:

@@ -31,8 +31,6 @@ class Phase:
     holds no smallest one it holds a random one instead. random: number of random subnets.
     largest_resolutions: those of the largest subnet; None = as for the others.
     crop: smallest area of a random crop; near 1, objects look as large as in whole images.
-    mix: probability that two images of a step are mixed, and with them what they teach (mixup,
-    Zhang et al. 2018, with a uniform share).
     sort: sort channels by importance when the phase begins (before widths open, once).
     lr: the highest learning rate of a cosine of the phase's own, to zero at its end; None = the
     recipe's, on the cosine over all steps.
@@ -49,7 +47,6 @@ class Phase:
     smallest: float = 1.0
     random: int = 2
     crop: float = 0.35
-    mix: float = 0.0
     sort: bool = False
     lr: float | None = None
 
@@ -70,8 +67,8 @@ class Recipe:
     optimizer: AdamW, or SGD with Nesterov's momentum. batch: images of a step, of each process.
     teacher: ``largest`` (in-place distillation), ``frozen`` (the largest subnet as the first phase
     leaves it, normalized by the batch, at the student's resolution), ``pretrained`` (the frozen
-    published network, at ``teacher_resolution``) or ``checkpoint`` (other supernets' best subnets,
-    which have seen each image once: ``ofa.teacher.taught``). distill: by cross-entropy to the
+    published network, at ``teacher_resolution``) or ``checkpoint`` (another supernet's best subnet,
+    which has seen each image once: ``ofa.teacher.taught``). distill: by cross-entropy to the
     teacher's soft output, or by the adaptive alpha-divergence from it
     (``ofa.train.adaptive_alpha``); a checkpoint's by the divergence from it at ``temperature``.
     hard: weight of the true label in the target; the teacher's soft output has the rest.
@@ -337,34 +334,21 @@ RECIPES = {
                 Phase("whole images", share=0.2, random=1, crop=0.75),
             ),
         ),
-        # One network from published weights (``--arch``), from the labels alone: a teacher for
-        # others. Labels that are not smoothed leave more to be learned from what it says (Müller
-        # et al. 2019, "When does label smoothing help?").
-        Recipe(
-            name="alone",
-            teacher="largest",
-            teacher_resolution=128,
-            batch=64,
-            lr=1e-3,
-            warmup=200,
-            smoothing=0.0,
-            phases=(Phase("alone", share=1.0, depths=(), kernels=(), expands=(), crop=0.5),),
-        ),
-        # On from a supernet that ``tiny`` made, taught by other networks of the same classes
-        # (``--teacher``). After a hundred epochs even a subnet of four million MACs is better by
-        # 5 points on the images that it has seen: labels count little, and images are mixed.
+        # On from a supernet that ``tiny`` made, taught by a larger network of the same classes
+        # (``--teacher``). Without the largest subnet, which costs as much as the others together,
+        # in each step there are twice the steps.
         Recipe(
             name="tiny-taught",
             teacher="checkpoint",
             optimizer="sgd",
             batch=128,
             lr=0.05,
-            weight_decay=5e-4,
-            hard=0.1,
+            weight_decay=1e-4,
+            hard=0.3,
             temperature=4.0,
             phases=(
-                Phase("all", share=0.7, largest=0.5, smallest=0.3, crop=0.5, mix=0.5),
-                Phase("whole images", share=0.3, largest=0.5, smallest=0.3, crop=0.75),
+                Phase("all", share=0.7, largest=0.25, smallest=0.4, random=2, crop=0.5),
+                Phase("whole images", share=0.3, largest=0.25, smallest=0.4, random=2, crop=0.75),
             ),
         ),
         # On from a supernet that ``tiny`` made. Not even the largest subnet fits the images that it

@@ -382,8 +382,8 @@ class Run:
         resolutions = {view.arch.resolution for view in views}
         if self.recipe.teacher == "pretrained":
             resolutions.add(self.recipe.teacher_resolution)
-        phase = self.recipe.phases[_phase_of(step, ends)]
-        return self.loader.submit(step, self.attempt, resolutions, phase.crop, phase.mix)
+        crop = self.recipe.phases[_phase_of(step, ends)].crop
+        return self.loader.submit(step, self.attempt, resolutions, crop)
 
     def _begin_phase(self, index: int) -> None:
         if self._freezes and index and self._frozen is None:
@@ -447,7 +447,7 @@ class Run:
         """
         recipe = self.recipe
         labels = batch.labels.to(self.device)
-        hard = batch.mixed(F.one_hot(labels, self.space.classes).float())
+        hard = F.one_hot(labels, self.space.classes).float()
         dark: Tensor | None = None
         soft = hard
         if self.teacher is not None and recipe.teacher == "pretrained":
@@ -456,10 +456,7 @@ class Run:
             soft = logits.softmax(1)
         # The first phase makes the teacher that is then frozen; until then it teaches as it is.
         in_place = recipe.teacher in ("largest", "frozen") and self._frozen is None
-        taught = None
-        if self.taught is not None:
-            words = self.taught[batch.rows].to(self.device)
-            taught = batch.mixed((words / recipe.temperature).softmax(1))
+        taught = None if self.taught is None else self.taught[batch.rows].to(self.device)
         frozen: dict[int, Tensor] = {}
         # Subnets that see the same images share the layers that all begin with: one forward, and
         # one backward of the sum of what theirs give.
@@ -481,20 +478,19 @@ class Run:
                     frozen[resolution] = self._taught(x, self._frozen)
                 soft = frozen[resolution]
             if in_place and view.role == "largest":
-                loss = F.cross_entropy(logits, hard, label_smoothing=recipe.smoothing)
+                loss = F.cross_entropy(logits, labels, label_smoothing=recipe.smoothing)
                 soft = logits.detach().softmax(1)
             elif taught is not None:
-                loss = recipe.hard * F.cross_entropy(logits, hard)
+                loss = recipe.hard * F.cross_entropy(logits, labels)
                 loss = loss + (1 - recipe.hard) * _distance(logits, taught, recipe.temperature)
             elif recipe.distill == "alpha":
-                loss = recipe.hard * F.cross_entropy(logits, hard)
+                loss = recipe.hard * F.cross_entropy(logits, labels)
                 loss = loss + (1 - recipe.hard) * adaptive_alpha(logits, soft)
             else:
                 loss = F.cross_entropy(logits, recipe.hard * hard + (1 - recipe.hard) * soft)
             if dark is not None and self.teacher is not None and recipe.dark:
-                said = (dark / recipe.temperature).softmax(1)
                 loss = loss + recipe.dark * _distance(
-                    self.teacher.dark(features), said, recipe.temperature
+                    self.teacher.dark(features), dark, recipe.temperature
                 )
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
@@ -562,12 +558,14 @@ class Run:
 
 
 def _distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KL divergence of logits from the teacher's probabilities at a temperature.
-
-    Scaled back by its square (Hinton et al. 2015, sec. 2).
-    """
-    softened = (student / temperature).log_softmax(1)
-    return F.kl_div(softened, teacher, reduction="batchmean") * temperature**2
+    """KL divergence at a temperature, scaled back by its square (Hinton et al. 2015, sec. 2)."""
+    divergence = F.kl_div(
+        (student / temperature).log_softmax(1),
+        (teacher / temperature).log_softmax(1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return divergence * temperature**2
 
 
 def adaptive_alpha(logits: Tensor, soft: Tensor) -> Tensor:

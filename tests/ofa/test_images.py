@@ -245,23 +245,6 @@ def test_what_training_shows_is_what_scoring_sees(shapes_folder: Path) -> None:
     assert sharp.std() > plain.std()
 
 
-def test_images_are_mixed_and_targets_with_them(shapes_folder: Path) -> None:
-    """Of 65 images each with its neighbour, the last with none."""
-    images = open_images(shapes_folder)["train"]
-    loader = Loader(images, 0, 65, 0.3, 0.0)
-    plain, mixed = (loader.load(0, 0, [24], 0.5, mix) for mix in (0.0, 0.6))
-    assert torch.equal(plain.mixed(torch.eye(65)), torch.eye(65))
-    shares = mixed.shares
-    assert 0.4 < (shares < 1).double().mean() < 0.8
-    partner = torch.arange(65) + torch.tensor([1, -1] * 32 + [0])
-    for values, found in (
-        (plain.x[24].flatten(1), mixed.x[24].flatten(1)),
-        (torch.eye(65), mixed.mixed(torch.eye(65))),
-    ):
-        expected = shares[:, None] * values + (1 - shares)[:, None] * values[partner]
-        torch.testing.assert_close(found, expected)
-
-
 @given(st.integers(1, 500), st.integers(1, 500), st.floats(0.05, 1.0), st.integers(0, 2**32 - 1))
 def test_a_crop_is_inside_and_large_enough(
     width: int, height: int, smallest: float, seed: int

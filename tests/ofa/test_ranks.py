@@ -135,15 +135,13 @@ def test_each_process_loads_its_part_of_the_same_batch(
     shapes_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = open_images(shapes_folder)["train"]
-    whole = Loader(images, 0, 12, 0.2, 0.5).load(3, 0, [24, 32], 0.4, 0.7)
-    assert 0 < (whole.shares < 1).sum() < 12
+    whole = Loader(images, 0, 12, 0.2, 0.5).load(3, 0, [24, 32], 0.4)
     for number in range(3):
         monkeypatch.setattr(ranks, "count", lambda: 3)
         monkeypatch.setattr(ranks, "rank", lambda number=number: number)
-        part = Loader(images, 0, 12, 0.2, 0.5).load(3, 0, [24, 32], 0.4, 0.7)
+        part = Loader(images, 0, 12, 0.2, 0.5).load(3, 0, [24, 32], 0.4)
         own = slice(4 * number, 4 * number + 4)
         assert torch.equal(part.labels, whole.labels[own])
-        assert torch.equal(part.shares, whole.shares[own])
         for resolution, x in part.x.items():
             assert torch.equal(x, whole.x[resolution][own])
 

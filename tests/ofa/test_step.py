@@ -111,14 +111,7 @@ def test_what_a_teacher_says_enters_each_loss(
     if teacher == "frozen":
         run._frozen = {name: value.detach() for name, value in others.items()}
     views = run._plan(0, (100,))
-    batch = run.loader.load(0, 0, space.resolutions, 0.5, 0.7)
-    batch = replace(batch, shares=batch.shares.double())
-    partner = torch.arange(8) ^ 1
-
-    def mixed(targets: Tensor) -> Tensor:
-        shares = batch.shares[:, None]
-        return shares * targets + (1 - shares) * targets[partner]
-
+    batch = run.loader.load(0, 0, space.resolutions, 0.5)
     run.model.double()
     batch.x.update({resolution: x.double() for resolution, x in batch.x.items()})
     value = run._update(batch, views, 0.0)
@@ -128,11 +121,11 @@ def test_what_a_teacher_says_enters_each_loss(
     for view in views:
         x = batch.x[view.arch.resolution]
         features, logits = plain_outputs(space, view, plain, x)
-        labels = mixed(torch.eye(space.classes, dtype=torch.float64)[batch.labels])
+        labels = torch.eye(space.classes, dtype=torch.float64)[batch.labels]
         if teacher == "checkpoint":
-            words = mixed((torch.from_numpy(said)[batch.rows] / 3.0).softmax(1))
+            words = torch.from_numpy(said)[batch.rows]
             total = total - 0.25 * (labels * logits.log_softmax(1)).sum(1).mean()
-            total = total + 0.75 * divergence(3.0 * words.log(), logits, 3.0)
+            total = total + 0.75 * divergence(words, logits, 3.0)
             continue
         if teacher == "frozen":
             largest = View("largest", space.largest(view.arch.resolution))
