@@ -191,7 +191,7 @@ def measure(
       ofa-device measure cortex-m55 stm32h7-100ms/model.tflite
     """
     from devices.micro import check
-    from devices.reach import Compiler, Unfinished, reach
+    from devices.reach import Compiler, Unfinished, check_here, reach
     from ofa.console import stderr, stdout
     from ofa.errors import UserError
 
@@ -204,6 +204,7 @@ def measure(
     if len(kinds) > 1:
         raise UserError(f"files of several kinds: {', '.join(sorted(kinds))}", fix="one at a time")
     if name in RUNTIMES:
+        check_here(name, serials=serial or (), ssh=ssh, benchmark=benchmark)
         if kinds != {".tflite"}:
             raise UserError(f"{name} takes .tflite files", str(models[0]))
         checked = [check(name, model) for model in models]

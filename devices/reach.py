@@ -27,6 +27,7 @@ __all__ = [
     "Farm",
     "Meter",
     "Unfinished",
+    "check_here",
     "here",
     "host_of",
     "reach",
@@ -279,6 +280,19 @@ def uncompiled(profile: Profile) -> list[str]:
     ]
 
 
+def check_here(
+    name: str, *, serials: Sequence[str], ssh: str | None, benchmark: Path | None
+) -> None:
+    """Raise UserError where options of another device come with what is asked on this machine."""
+    elsewhere = {"--serial": serials, "--ssh": ssh, "--benchmark": benchmark}
+    if given := [option for option, value in elsewhere.items() if value]:
+        raise UserError(
+            f"{name!r} is asked on this machine",
+            " ".join(given),
+            "name the profile that is nearest to the other device instead",
+        )
+
+
 def reach(
     name: str,
     *,
@@ -294,15 +308,9 @@ def reach(
     cores, or that it is of this machine; an Ethos-U is asked of its compiler. benchmark: the
     program, built for that device. Raises UserError.
     """
-    elsewhere = {"--serial": serials, "--ssh": ssh, "--benchmark": benchmark}
-    given = [option for option, value in elsewhere.items() if value]
     host = name if name in HOSTS else host_of(get_profile(name))
-    if given and (host or get_profile(name).hardware.device in ACCELERATORS):
-        raise UserError(
-            f"{name!r} is asked on this machine",
-            " ".join(given),
-            "name the profile that is nearest to the other device instead",
-        )
+    if host or get_profile(name).hardware.device in ACCELERATORS:
+        check_here(name, serials=serials, ssh=ssh, benchmark=benchmark)
     if host is not None:
         return here(host)
     profile = get_profile(name)

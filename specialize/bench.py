@@ -40,8 +40,9 @@ class Bench:
     def measure(self, archs: Sequence[Arch]) -> list[Measurement]:
         """Latency of each, in repeats so that a drift of the device hits all alike.
 
-        Latency does not depend on the weights' values, so batch norms are not recalibrated, and
-        integers are those of noise.
+        Latency does not depend on the weights' values (a compiler's a little: it is asked again
+        with those of the candidates), so batch norms are not recalibrated, and integers are those
+        of noise.
         """
         return self.measure_files([self.exported(arch) for arch in archs])
 

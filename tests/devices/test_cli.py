@@ -84,6 +84,11 @@ def test_every_profile_can_be_shown() -> None:
             "name the profile that is nearest to the other device instead",
         ),
         (
+            ["measure", "cortex-m55", "broken.tflite", "--ssh", "pi@board"],
+            "--ssh: 'cortex-m55' is asked on this machine; "
+            "name the profile that is nearest to the other device instead",
+        ),
+        (
             ["calibrate", "mine", "--like", "ethos-u55-128"],
             "--like: the compiler tells all of 'ethos-u55-128': there is nothing to fit",
         ),
