@@ -159,8 +159,8 @@ _OPERATORS: dict[Op, Callable[[Layer, Mapping[str, NDArray[Any]]], _Operator]] =
 
 #: The first TensorFlow release whose runtime has all of a network's operators, by
 #: runtime_version.cc: in float that of MEAN, or of HARD_SWISH where there is one. In int8 the
-#: oldest that it was run in: one that does not know a scale for each output of a fully connected
-#: layer, which the table does not tell, answers wrongly and says nothing.
+#: oldest that it was run in: by its source an old kernel of fully connected layers knows one scale
+#: only and would answer wrongly, which that table does not tell.
 _MIN_RUNTIME, _MIN_RUNTIME_HARD_SWISH, _MIN_RUNTIME_INT8 = "1.6.0", "1.15.0", "2.14.0"
 
 
